@@ -1,0 +1,45 @@
+# Every target makes its own virtual environment first; only Python 3.10-3.13 and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: setup demo test test-all lint lab refresh lock clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else f"Python {v[0]}.{v[1]} found: TensorFlow 2.21 needs 3.10 to 3.13; say make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+	@if command -v nvidia-smi >/dev/null; then $(BIN)/python -m pip install --quiet 'tensorflow[and-cuda]==2.21.*'; fi
+
+demo: setup  ## photographs -> shards -> trained, evaluated, measured ResNet-50, in a few minutes
+	$(BIN)/python -m kit run --recipe demo
+
+test: setup  ## unit and parity tests, a papermill run, then the committed notebooks' outputs
+	$(BIN)/python -m pytest -m "not slow" tests
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1200 notebooks
+
+test-all: test  ## and what takes long
+	$(BIN)/python -m pytest -m slow tests
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+lab: setup
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
+
+refresh: setup  ## run the notebooks in place, for outputs to commit
+	cd notebooks && PYTEST_CURRENT_TEST=refresh ../$(BIN)/jupyter nbconvert --execute --inplace \
+		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.kernel_name=python3 0*.ipynb
+
+lock:  ## needs uv; names no registry
+	uv pip compile pyproject.toml --extra demo --extra test --universal --python-version 3.10 --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) data/demo runs/demo

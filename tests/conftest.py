@@ -1,0 +1,26 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+
+from kit.training.strategy import logical_cpus, make_strategy
+
+logical_cpus(2)  # two logical CPUs stand in for two GPUs; TensorFlow fixes their number once
+
+
+@pytest.fixture
+def two_replicas():
+    return make_strategy(replicas=2)
+
+
+@pytest.fixture
+def one_replica():
+    return make_strategy(replicas=1)
+
+
+@pytest.fixture(autouse=True)
+def default_precision():
+    yield
+    keras.config.set_dtype_policy("float32")

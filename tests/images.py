@@ -1,0 +1,59 @@
+"""Small image files and raw folders for the tests."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kit.prep import shards, sources
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Give a smooth random RGB image: compression changes it little."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.BICUBIC)
+
+
+def jpeg(height, width, seed=0, mode="RGB", quality=90) -> bytes:
+    return _encode(picture(height, width, seed).convert(mode), "JPEG", quality=quality)
+
+
+def png(height, width, seed=0, mode="RGB") -> bytes:
+    return _encode(picture(height, width, seed).convert(mode), "PNG")
+
+
+def class_folders(root, classes=3, images=6, size=(48, 64)) -> Path:
+    """Write a folder of `images` JPEGs for each of the classes class0, class1, ... in root."""
+    for label in range(classes):
+        folder = Path(root) / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(images):
+            data = jpeg(*size, seed=label * images + number)
+            (folder / f"{label}_{number}.jpg").write_bytes(data)
+    return Path(root)
+
+
+def make_shards(tmp_path, classes=3, images=6, train_shards=2, validation_shards=1) -> Path:
+    """Prepare shards of small random images; a third of them is for validation."""
+    raw_dir = class_folders(tmp_path / "raw", classes, images)
+    index = sources.read_index(raw_dir=raw_dir, validation_fraction=1 / 3, seed=0)
+    data_dir = tmp_path / "shards"
+    shards.write_shards(
+        index,
+        data_dir=data_dir,
+        raw_dir=raw_dir,
+        train_shards=train_shards,
+        validation_shards=validation_shards,
+        seed=0,
+        check="full",
+        quarantine_budget=0.0,
+        processes=1,
+    )
+    return data_dir
+
+
+def _encode(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

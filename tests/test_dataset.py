@@ -1,0 +1,133 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kit.pipeline import dataset, preprocessing
+from kit.prep.manifest import shard_paths
+from tests.images import make_shards
+
+CROP = {
+    "min_object_covered": 0.1,
+    "aspect_ratio_range": [0.75, 1.33],
+    "area_range": [0.05, 1.0],
+    "max_attempts": 100,
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Three classes of eight training and four validation images, in four and two shards."""
+    root = tmp_path_factory.mktemp("data")
+    return make_shards(root, classes=3, images=12, train_shards=4, validation_shards=2)
+
+
+def training(data_dir, **changes):
+    settings = {"batch_size": 5, "image_size": 32, "interleave_shards": 2, "shuffle_buffer": 10}
+    settings |= {"seed": 0, "deterministic": True} | CROP
+    return dataset.training_dataset(data_dir=data_dir, **settings | changes)
+
+
+def take(batches, count):
+    return [(images.numpy(), labels.numpy()) for images, labels in batches.take(count)]
+
+
+def evaluation(data_dir, **changes):
+    settings = {"split": "validation", "batch_size": 5, "image_size": 32, "resize_side": 36}
+    return dataset.evaluation_dataset(data_dir=data_dir, **settings | changes)
+
+
+def test_training_batches_are_whole_and_uint8(data_dir):
+    images, labels = training(data_dir).element_spec
+    assert (images.shape, images.dtype) == ((5, 32, 32, 3), tf.uint8)
+    assert (labels.shape, labels.dtype) == ((5,), tf.int64)
+
+
+def test_each_pass_holds_every_image_once(data_dir):
+    """A window that is always the whole photograph tells which photograph an image is."""
+    whole = {
+        "area_range": [0.999, 1.0],
+        "aspect_ratio_range": [1.3, 1.36],
+        "min_object_covered": 0.99,
+    }
+    batches = take(training(data_dir, batch_size=24, **whole), 3)
+    first, *others = (Counter(brightness(images)) for images, _ in batches)
+    assert len(first) == 24
+    for other in others:
+        assert other == first
+    assert Counter(batches[0][1].tolist()) == {0: 8, 1: 8, 2: 8}
+    orders = [[round(value) for value in brightness(images)] for images, _ in batches]
+    assert orders[0] != orders[1] != orders[2]
+
+
+def brightness(images):
+    """A number that a flip leaves as it is, and that differs from photograph to photograph."""
+    return [round(float(image.astype("float64").mean()), 3) for image in images]
+
+
+def test_the_seed_decides_order_crops_and_flips(data_dir):
+    one, same, other = (take(training(data_dir, seed=seed), 8) for seed in (1, 1, 2))
+    for (images, labels), (same_images, same_labels) in zip(one, same, strict=True):
+        np.testing.assert_array_equal(images, same_images)
+        np.testing.assert_array_equal(labels, same_labels)
+    assert any(np.any(a[1] != b[1]) for a, b in zip(one, other, strict=True))
+
+
+def test_an_image_gets_another_crop_in_each_pass(data_dir):
+    batches = take(training(data_dir, batch_size=24), 2)
+    one, other = ({image.tobytes() for image in images} for images, _ in batches)
+    mirrored = {image[:, ::-1].tobytes() for image in batches[1][0]}
+    assert len(one) == 24
+    assert not one & (other | mirrored)
+
+
+def test_classes_are_mixed_within_a_batch(data_dir):
+    """Class-sorted shards would give batches of one class."""
+    assert all(
+        len(set(labels.tolist())) > 1 for _, labels in take(training(data_dir, batch_size=8), 3)
+    )
+
+
+def test_evaluation_gives_each_image_once_and_in_order(data_dir):
+    sizes = [len(labels) for _, labels in evaluation(data_dir)]
+    assert sizes == [5, 5, 2]
+    labels = np.concatenate([labels for _, labels in evaluation(data_dir)])
+    examples = list(dataset.encoded_examples(data_dir=data_dir, split="validation"))
+    np.testing.assert_array_equal(labels, [example["label"] for example in examples])
+    assert len({example["filename"].numpy() for example in examples}) == 12
+
+
+def test_evaluation_images_are_those_of_the_preprocessing(data_dir):
+    images = np.concatenate([images for images, _ in evaluation(data_dir)])
+    for image, example in zip(
+        images, dataset.encoded_examples(data_dir=data_dir, split="validation"), strict=True
+    ):
+        expected = preprocessing.evaluation_image(example["encoded"], image_size=32, resize_side=36)
+        np.testing.assert_array_equal(image, expected)
+
+
+def test_two_replicas_share_the_batch_of_one(data_dir, two_replicas):
+    expected = take(training(data_dir, batch_size=6), 3)
+    distributed = two_replicas.experimental_distribute_dataset(training(data_dir, batch_size=6))
+    for (images, labels), batch in zip(expected, distributed, strict=False):
+        halves = [two_replicas.experimental_local_results(part) for part in batch]
+        assert [len(half) for half in halves[1]] == [3, 3]
+        np.testing.assert_array_equal(np.concatenate(halves[0]), images)
+        np.testing.assert_array_equal(np.concatenate(halves[1]), labels)
+
+
+def test_a_pass_has_as_many_steps_as_whole_batches(data_dir):
+    assert dataset.steps_per_pass(data_dir=data_dir, batch_size=5) == 4
+    with pytest.raises(ValueError, match="batch_size: 25 is more than the 24 training images"):
+        dataset.steps_per_pass(data_dir=data_dir, batch_size=25)
+
+
+def test_a_shard_that_does_not_match_the_manifest_is_named(tmp_path):
+    data_dir = make_shards(tmp_path)
+    shard = shard_paths(data_dir, "train")[1]
+    with Path(shard).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(ValueError, match="train-00001-of-00002"):
+        training(data_dir)

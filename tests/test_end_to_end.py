@@ -1,0 +1,158 @@
+"""The notebooks as a user runs them in batch, small; and the demonstration itself, slow."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import keras
+import nbformat
+import pytest
+
+from kit import ROOT
+from kit.inference import Classifier
+from tests.images import class_folders, jpeg
+
+SMALL = {
+    "image_size": "32",
+    "resize_side": "37",
+    "batch_size": "6",
+    "epochs": "2",
+    "train_shards": "2",
+    "validation_shards": "1",
+    "latency_runs": "3",
+    "decay_epochs": "[1]",
+    "quarantine_budget": "0.1",
+}
+
+
+def kit_run(*arguments, **parameters):
+    given = [part for item in parameters.items() for part in ("-p", *item)]
+    return subprocess.run(
+        [sys.executable, "-m", "kit", "run", *arguments, *given],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def own_photographs(tmp_path_factory):
+    """A run over somebody's own folder, with a photograph among them that cannot be read."""
+    root = tmp_path_factory.mktemp("own")
+    raw_dir = class_folders(root / "raw", classes=2, images=12)
+    (raw_dir / "class0" / "broken.jpg").write_bytes(jpeg(48, 64)[:500])
+    folders = {
+        "raw_dir": str(raw_dir),
+        "data_dir": str(root / "data"),
+        "run_dir": str(root / "run"),
+    }
+    done = kit_run("--recipe", "folder", **folders, **SMALL)
+    assert done.returncode == 0, done.stderr
+    return root, done
+
+
+def test_a_folder_becomes_a_model_and_its_numbers(own_photographs):
+    root, _ = own_photographs
+    evaluation = json.loads((root / "run" / "evaluation.json").read_text())
+    assert evaluation["images"] == 2  # a tenth of each class, one at the least
+    assert {"value", "low", "high"} <= set(evaluation["top1"])
+    assert json.loads((root / "run" / "latency.json").read_text())["total"]["p50"] > 0
+    with (root / "run" / "history.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([0.05 / 3, 0.1 / 3])  # the recipe warms up over two epochs
+    model = keras.saving.load_model(root / "run" / "model.keras", compile=False)
+    assert model.output_shape == (None, 2)
+
+
+def test_the_unreadable_photograph_is_set_aside_and_counted(own_photographs):
+    root, _ = own_photographs
+    manifest = json.loads((root / "data" / "manifest.json").read_text())
+    (broken,) = manifest["quarantined"]
+    assert broken["file"].endswith("broken.jpg")
+    assert sum(split["images"] for split in manifest["splits"].values()) == 24
+
+
+def test_the_run_leaves_its_record(own_photographs):
+    root, done = own_photographs
+    executed = sorted((root / "run" / "notebooks").iterdir())
+    assert [path.stem[:2] for path in executed] == ["01", "02", "03", "04"]
+    for path in executed:
+        cells = nbformat.read(path, as_version=4).cells
+        assert any("injected-parameters" in cell.metadata.get("tags", []) for cell in cells)
+    assert json.loads((root / "run" / "params.json").read_text())["image_size"] == 32
+    report = (root / "run" / "report.html").read_text()
+    assert report.count("data:image/png;base64") >= 10
+    for figure in ("loss", "cross_entropy", "l2_loss", "accuracy", "confusion", "latency"):
+        assert (root / "run" / "figures" / f"{figure}.png").stat().st_size > 5000
+    assert "report.html" in done.stdout and "top-1" in done.stdout
+
+
+def test_the_trained_model_classifies_a_photograph(own_photographs):
+    root, _ = own_photographs
+    answer = Classifier.from_run_dir(root / "run").classify(jpeg(60, 60), top_k=2)
+    assert {name for name, _ in answer} == {"class0", "class1"}
+    assert sum(share for _, share in answer) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_photograph_is_classified_by_the_last_notebook_alone(own_photographs, tmp_path):
+    root, _ = own_photographs
+    (tmp_path / "mine.png").write_bytes(jpeg(50, 50))
+    folders = {"data_dir": str(root / "data"), "run_dir": str(root / "run")}
+    done = kit_run("--only", "04", photos=str(tmp_path / "mine.png"), latency_runs="2", **folders)
+    assert done.returncode == 0, done.stderr
+    assert "1 photographs: mine.png" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "only, change, line",
+    [
+        ("01", {"raw_dir": "no/such/folder"}, "no/such/folder does not exist"),
+        ("02", {"data_dir": "no/shards"}, "holds no finished shards"),
+        ("03", {"run_dir": "{root}/empty"}, "train a model first"),
+        ("04", {"photos": "{root}/data/manifest.json"}, "manifest.json ("),
+    ],
+)
+def test_bad_input_stops_the_batch(own_photographs, tmp_path, only, change, line):
+    root, _ = own_photographs
+    shutil.copytree(root / "run", tmp_path / "run")
+    folders = {"raw_dir": root / "raw", "data_dir": root / "data", "run_dir": tmp_path / "run"}
+    folders = {name: str(path) for name, path in folders.items()}
+    folders |= {name: value.format(root=root) for name, value in change.items()}
+    done = kit_run("--recipe", "folder", "--only", only, **SMALL | folders)
+    assert done.returncode == 1
+    last = done.stderr.rstrip().splitlines()[-1]
+    assert line in last, done.stderr
+
+
+def test_plain_papermill_does_the_same(own_photographs, tmp_path):
+    root, _ = own_photographs
+    shutil.copytree(root / "run", tmp_path / "run")
+    (tmp_path / "run" / "evaluation.json").unlink()
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "notebooks/03_evaluation.ipynb",
+        tmp_path / "o.ipynb",
+    ]
+    command += ["-f", "params.yaml", "-f", "kit/recipes/folder.yaml", "--log-output"]
+    command += ["-p", "data_dir", root / "data", "-p", "run_dir", tmp_path / "run"]
+    subprocess.run([str(part) for part in command], cwd=ROOT, check=True, capture_output=True)
+    ours, theirs = (
+        json.loads((folder / "run" / "evaluation.json").read_text()) for folder in (root, tmp_path)
+    )
+    assert ours == theirs
+
+
+@pytest.mark.slow
+def test_the_demonstration_learns_and_gives_the_same_accuracy_twice(tmp_path):
+    scores = []
+    for number in ("1", "2"):
+        done = kit_run("--recipe", "demo", run_dir=str(tmp_path / number))
+        assert done.returncode == 0, done.stderr
+        evaluation = json.loads((tmp_path / number / "evaluation.json").read_text())
+        scores.append((evaluation["top1"]["value"], evaluation["cross_entropy"]))
+    assert scores[0] == scores[1]
+    assert scores[0][0] >= 0.80

@@ -1,0 +1,130 @@
+"""The committed notebooks: executed, thin, in step with params.yaml, free of a machine's traces."""
+
+import ast
+import io
+import json
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+from kit import ROOT, params
+
+PATHS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+MACHINE = re.compile(
+    r"(?<![\w.:/])/(home|root|Users|tmp|var|opt|mnt|usr|srv|private|content|workspace)/"
+    r"|\b[A-Z]:\\\w|" + re.escape(str(ROOT))
+)
+
+
+def code_cells(path: Path) -> list[dict]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def is_parameters(cell: dict) -> bool:
+    return "parameters" in cell["metadata"].get("tags", [])
+
+
+def tree(cell: dict) -> ast.Module:
+    return ast.parse(TransformerManager().transform_cell(source(cell)))
+
+
+def ignores_output(cell: dict) -> bool:
+    marks = [*cell["metadata"].get("tags", []), *re.findall(r"(?m)^\s*#\s*(\S+)", source(cell))]
+    return any(re.match(r"nbval[-_](ignore[-_]output|skip)", mark.lower()) for mark in marks)
+
+
+def words(path: Path) -> list[str]:
+    """Return every text that a reader sees: sources, and outputs that are no images."""
+    found = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        found.append(source(cell))
+        for output in cell.get("outputs", []):
+            data = output.get("data", {}).items()
+            parts = [output.get("text", ""), *output.get("traceback", [])]
+            parts += [part for kind, part in data if not kind.startswith("image/")]
+            found += ["".join(part) if isinstance(part, list) else str(part) for part in parts]
+    return found
+
+
+def test_there_is_a_notebook_for_each_stage():
+    stages = ["01_data_prep", "02_training", "03_evaluation", "04_inference"]
+    assert [path.stem for path in PATHS][:4] == stages
+
+
+@each
+def test_every_cell_was_run_once_and_in_order(path):
+    counts = [cell["execution_count"] for cell in code_cells(path)]  # nbval skips null ones
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each
+def test_no_cell_ended_in_an_error(path):
+    outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+
+
+@each
+def test_each_parameter_is_one_annotated_line_with_a_comment(path):
+    (cell,) = filter(is_parameters, code_cells(path))
+    for line in source(cell).splitlines():
+        (statement,) = ast.parse(line).body
+        assert statement.annotation.id == type(ast.literal_eval(statement.value)).__name__, line
+        tokens = tokenize.generate_tokens(io.StringIO(line).readline)
+        assert [token.string for token in tokens if token.type == tokenize.COMMENT], line
+
+
+@each
+def test_parameters_have_the_values_of_params_yaml_but_for_the_demo_recipe(path):
+    expected = params.load(recipe="demo")
+    declared = params.declared(path)
+    assert declared == {name: expected.get(name, "not in params.yaml") for name in declared}
+    assert {name: type(value) for name, value in declared.items()} == {
+        name: type(expected[name]) for name in declared
+    }
+
+
+def test_every_parameter_is_declared_by_some_notebook():
+    declared = set().union(*(params.declared(path) for path in PATHS))
+    assert set(params.load()) - declared == set()
+
+
+@each
+def test_the_parameters_are_checked_before_they_are_used(path):
+    cells = code_cells(path)
+    (place,) = (number for number, cell in enumerate(cells) if is_parameters(cell))
+    assert "params.check(globals())" in source(cells[place + 1])
+
+
+@each
+def test_a_notebook_calls_and_does_not_define(path):
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for cell in code_cells(path):
+        assert not [node for node in ast.walk(tree(cell)) if isinstance(node, definitions)]
+
+
+@each
+def test_cells_are_short(path):
+    long = [cell for cell in code_cells(path) if len(source(cell).splitlines()) > 15]
+    assert [source(cell) for cell in long if not is_parameters(cell)] == []
+
+
+@each
+def test_at_least_half_of_the_cells_have_their_output_compared(path):
+    cells = code_cells(path)
+    assert 2 * sum(map(ignores_output, cells)) <= len(cells)
+
+
+@each
+def test_nothing_names_a_place_on_somebodys_machine(path):
+    found = [match.group() for text in words(path) for match in MACHINE.finditer(text)]
+    assert found == []

@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kit.pipeline import preprocessing
+
+CROP = {
+    "min_object_covered": 0.1,
+    "aspect_ratio_range": [0.75, 1.33],
+    "area_range": [0.05, 1.0],
+    "max_attempts": 100,
+}
+NO_BOX = tf.zeros([0, 4])
+
+
+def photograph(height, width, seed=0):
+    """Smooth colours with some noise, uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    planes = [np.sin(y / (9 + c) + c) + np.cos(x / (11 + c)) for c in range(3)]
+    image = 60 * np.stack(planes, axis=-1) + 128 + rng.normal(0, 4, (height, width, 3))
+    return np.clip(image, 0, 255).astype("uint8")
+
+
+def jpeg(height=120, width=160, seed=0):
+    return tf.io.encode_jpeg(photograph(height, width, seed), quality=95)
+
+
+def bilinear(image, height, width):
+    """Resize by the definition: pixel centres at half integers, edges repeated."""
+
+    def weights(new, old):
+        centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(centres).astype(int)
+        return low, np.minimum(low + 1, old - 1), centres - low
+
+    top, bottom, v = weights(height, image.shape[0])
+    left, right, h = weights(width, image.shape[1])
+    image = image.astype("float64")
+    rows = image[top] * (1 - v)[:, None, None] + image[bottom] * v[:, None, None]
+    return rows[:, left] * (1 - h)[:, None] + rows[:, right] * h[:, None]
+
+
+def mapped(function, *tensors):
+    """Run the function inside Dataset.map, where shapes are unknown and nothing is eager."""
+    unknown = [
+        tf.TensorSpec([None] * t.shape.rank, t.dtype) for t in map(tf.convert_to_tensor, tensors)
+    ]
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter([tensors]), output_signature=tuple(unknown)
+    )
+    return next(iter(dataset.map(function)))
+
+
+def everywhere(function, *tensors):
+    """Give the result of an eager call, having checked that a Dataset.map gives the same."""
+    eager = function(*tensors)
+    np.testing.assert_array_equal(eager, mapped(function, *tensors))
+    return eager.numpy()
+
+
+@pytest.mark.parametrize("height, width", [(57, 31), (224, 224), (300, 200)])
+def test_resize_is_bilinear(height, width):
+    image = photograph(90, 130)
+    ours = everywhere(lambda x: preprocessing.resize(x, height, width), image)
+    assert ours.dtype == "uint8"
+    exact = bilinear(image, height, width)
+    assert np.abs(ours - exact).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize(
+    "height, width, expected",
+    [(100, 200, (64, 128)), (200, 100, (128, 64)), (333, 500, (64, 96)), (64, 64, (64, 64))],
+)
+def test_the_short_side_is_reached_and_the_aspect_kept(height, width, expected):
+    ours = everywhere(lambda x: preprocessing.resize_short_side(x, 64), photograph(height, width))
+    assert ours.shape == (*expected, 3)
+
+
+@pytest.mark.parametrize("margin", [0, 1, 2, 7])
+def test_the_centre_is_cut(margin):
+    image = photograph(20 + margin, 31)
+    ours = everywhere(lambda x: preprocessing.centre_crop(x, 20), image)
+    top = margin // 2
+    np.testing.assert_array_equal(ours, image[top : top + 20, 5:25])
+
+
+def test_evaluation_is_short_side_then_centre():
+    encoded = jpeg(240, 320)
+    ours = everywhere(
+        lambda x: preprocessing.evaluation_image(x, image_size=64, resize_side=73), encoded
+    )
+    decoded = tf.io.decode_jpeg(encoded).numpy()
+    whole = bilinear(decoded, 73, 97)  # 320 * 73 / 240 = 97.3
+    assert np.abs(ours - whole[4:68, 16:80]).max() <= 0.5 + 1e-3
+
+
+def test_evaluation_reads_grey_jpeg_and_png_as_rgb():
+    image = photograph(80, 90)
+    for encoded in (
+        tf.io.encode_jpeg(image[..., :1]),
+        tf.io.encode_png(image),
+        tf.io.encode_png(image[..., :1]),
+    ):
+        ours = everywhere(
+            lambda x: preprocessing.evaluation_image(x, image_size=32, resize_side=36), encoded
+        )
+        assert ours.shape == (32, 32, 3)
+
+
+def window(seed, boxes=NO_BOX, height=375, width=500, **changes):
+    return preprocessing.distorted_window([height, width, 3], boxes, seed, **CROP | changes).numpy()
+
+
+def test_windows_keep_their_area_and_aspect():
+    for i in range(200):
+        top, left, height, width = window([3, i])
+        assert top >= 0 and left >= 0 and top + height <= 375 and left + width <= 500
+        assert 0.045 <= height * width / (375 * 500) <= 1
+        assert 0.75 - 0.02 <= width / height <= 1.33 + 0.02  # sides are whole pixels
+
+
+def test_windows_hold_the_stated_share_of_a_box():
+    box = tf.constant([[0.6, 0.7, 0.9, 0.95]])
+    for i in range(100):
+        top, left, height, width = window([4, i], box, min_object_covered=0.5)
+        seen = max(0, min(top + height, 0.9 * 375) - max(top, 0.6 * 375))
+        seen *= max(0, min(left + width, 0.95 * 500) - max(left, 0.7 * 500))
+        assert seen / (0.3 * 375 * 0.25 * 500) >= 0.5 - 0.03
+
+
+def test_without_a_fitting_window_the_whole_image_is_taken():
+    flat = window([0, 0], height=10, width=1000, area_range=[0.9, 1.0])
+    np.testing.assert_array_equal(flat, [0, 0, 10, 1000])
+
+
+def training(encoded, boxes, seed):
+    return preprocessing.training_image(encoded, boxes, seed, image_size=48, **CROP)
+
+
+def test_a_training_image_is_its_window_resized_and_perhaps_flipped():
+    encoded = jpeg()
+    decoded = tf.io.decode_jpeg(encoded).numpy()
+    flipped = 0
+    for i in range(20):
+        seed = tf.constant([5, i], tf.int64)
+        ours = everywhere(training, encoded, NO_BOX, seed)
+        top, left, height, width = window(seed, height=120, width=160)
+        exact = bilinear(decoded[top : top + height, left : left + width], 48, 48)
+        straight, mirrored = (np.abs(ours - e).mean() for e in (exact, exact[:, ::-1]))
+        # a crop decoded alone lacks the neighbours that smooth the colours at its edges
+        assert min(straight, mirrored) < 1.0
+        flipped += mirrored < straight
+    assert 3 <= flipped <= 17  # 10 expected
+
+
+def test_the_seed_decides_the_image():
+    encoded = jpeg()
+    one, same, other = (training(encoded, NO_BOX, [0, i]) for i in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert np.any(one != other)
+
+
+def test_flips_do_not_depend_on_the_window():
+    encoded = tf.io.encode_jpeg(
+        np.tile(np.linspace(0, 255, 64, dtype="uint8")[None, :, None], (64, 1, 3))
+    )
+    lefts, mirrored = [], []
+    for i in range(200):
+        image = training(encoded, NO_BOX, [6, i]).numpy().astype(int)
+        lefts.append(window([6, i], height=64, width=64)[1])
+        mirrored.append(image[24, 0, 0] > image[24, -1, 0])
+    assert 70 <= sum(mirrored) <= 130
+    assert abs(np.corrcoef(lefts, mirrored)[0, 1]) < 0.25

@@ -1,0 +1,354 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from kit import ROOT, params, run
+
+FIRST = """
+import os, sys, time
+print("waiting", flush=True)
+while not os.path.exists("echoed") and time.monotonic() < give_up:
+    time.sleep(0.05)
+print("echoed while the cell ran:", os.path.exists("echoed"))
+print(sys.executable, os.getcwd())
+"""
+FLOOD = """
+for step in range(3000):
+    print(f"\\rstep {step}", end="", file=sys.stderr, flush=True)
+"""
+SECOND = """
+import json, pathlib
+folder = pathlib.Path(run_dir)
+measured = {"images": 50, "top1": {"value": 0.9}, "top5": {"value": 1.0}}
+(folder / "evaluation.json").write_text(json.dumps(measured))
+(folder / "latency.json").write_text(json.dumps({"total": {"p50": 12.34}}))
+"""
+PICTURE = """
+from matplotlib.figure import Figure
+figure = Figure(figsize=(2, 1))
+figure.subplots().plot([3, 1, 2])
+figure
+"""
+
+
+def write_notebook(root: Path, name: str, parameters: str, *sources: str) -> Path:
+    cells = [new_markdown_cell(f"# Title of {name}"), new_code_cell(parameters)]
+    cells[1].metadata["tags"] = ["parameters"]
+    cells += [new_code_cell(source.strip()) for source in sources]
+    path = root / "notebooks" / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+class Stream(io.StringIO):
+    """Captured output that answers, by a file, as soon as it is told that a cell waits."""
+
+    def __init__(self, answer: Path):
+        super().__init__()
+        self.answer = answer
+
+    def write(self, text):
+        if "waiting" in text:
+            self.answer.touch()
+        return super().write(text)
+
+
+def call(root: Path, *arguments: str) -> SimpleNamespace:
+    out, err = Stream(root / "echoed"), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run.main(["run", *arguments], root=root)
+    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue(), root=root)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two notebooks, on a machine where another Python's kernel is called python3."""
+    root = tmp_path_factory.mktemp("a {kit}")
+    give_up = f"give_up = time.monotonic() + 20\n{FIRST}".replace("import os, sys, time\n", "")
+    write_notebook(
+        root, "01_first", "seed: int = 5  # chance", "import os, sys, time", give_up, FLOOD
+    )
+    declared = 'run_dir: str = "a"  # here\nlearning_rate: float = 0.5  # rate'
+    write_notebook(root, "02_second", declared, SECOND, PICTURE, "6 * 7")
+    write_notebook(root, "10_other", "seed: int = 5  # chance")
+    before = {path: path.read_bytes() for path in root.glob("notebooks/*")}
+    with pytest.MonkeyPatch.context() as patch:
+        kernel = root / "jupyter" / "kernels" / "python3" / "kernel.json"
+        kernel.parent.mkdir(parents=True)
+        kernel.write_text('{"argv": ["no-such-python"], "display_name": "", "language": "python"}')
+        patch.setenv("JUPYTER_PATH", str(root / "jupyter"))
+        result = call(root, "-p", "run_dir", "runs/one", "-p", "learning_rate", "1")
+    result.run_dir = root / "runs" / "one"
+    result.unchanged = before == {path: path.read_bytes() for path in root.glob("notebooks/*")}
+    return result
+
+
+def executed(result, name: str):
+    return nbformat.read(result.run_dir / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def printed(notebook, stream: str) -> list[str]:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.text for output in outputs if output.get("name") == stream]
+
+
+def test_a_run_that_went_well_exits_with_0_and_leaves_the_notebooks_as_they_were(finished):
+    assert (finished.code, finished.unchanged) == (0, True)
+    names = sorted(path.name for path in (finished.run_dir / "notebooks").iterdir())
+    assert names == ["01_first.ipynb", "02_second.ipynb"]
+
+
+def test_each_notebook_gets_the_parameters_that_it_declares(finished):
+    given = [executed(finished, name).metadata.papermill.parameters for name in names_of(finished)]
+    assert given == [{"seed": 0}, {"run_dir": "runs/one", "learning_rate": 1.0}]
+    assert isinstance(given[1]["learning_rate"], float)
+
+
+def names_of(result) -> list[str]:
+    return sorted(path.stem for path in (result.run_dir / "notebooks").iterdir())
+
+
+def test_notebooks_run_in_the_root_with_the_running_interpreter(finished):
+    first = "".join(printed(executed(finished, "01_first"), "stdout"))
+    assert f"{sys.executable} {finished.root}\n" in first
+
+
+def test_output_is_echoed_while_a_cell_runs(finished):
+    assert "echoed while the cell ran: True\n" in finished.out
+
+
+def test_3000_redraws_leave_one_line_in_the_notebook_and_on_the_screen(finished):
+    (text,) = printed(executed(finished, "01_first"), "stderr")
+    assert text == "step 2999"
+    assert [line for line in finished.err.splitlines() if "step" in line] == ["step 2999"]
+
+
+def test_every_resolved_value_and_the_environment_are_recorded(finished):
+    values = json.loads((finished.run_dir / "params.json").read_text())
+    assert values == params.load(overrides={"run_dir": "runs/one", "learning_rate": 1.0})
+    environment = json.loads((finished.run_dir / "environment.json").read_text())
+    assert environment["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert any(device.startswith("CPU:0") for device in environment["devices"])
+    assert environment["git"] is None
+
+
+def test_the_report_shows_every_notebook(finished):
+    report = (finished.run_dir / "report.html").read_text(encoding="utf-8")
+    for expected in ("Title of 01_first", "step 2999", "Title of 02_second", "<pre>42</pre>"):
+        assert expected in report
+    assert report.count("data:image/png;base64,") == 1
+
+
+def test_the_end_says_where_things_are_and_what_was_measured(finished):
+    for expected in ("runs/one/notebooks", "runs/one/report.html", "runs/one/figures"):
+        assert expected in finished.out
+    assert "top-1 0.9000, top-5 1.0000 of 50 images" in finished.out
+    assert "12.3 ms" in finished.out
+
+
+def test_the_first_failure_stops_the_run_and_ends_with_its_error(tmp_path):
+    error = "raise ValueError('raw_dir: x: no such folder; name yours')"
+    write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", "print('so far')", error)
+    write_notebook(tmp_path, "02_second", "seed: int = 5  # chance")
+    stale = tmp_path / "runs" / "two" / "notebooks" / "02_second.ipynb"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("of an earlier run")
+
+    result = call(tmp_path, "-p", "run_dir", "runs/two")
+
+    assert result.code == 1
+    assert "\n01_first failed in cell [4]; " in result.err
+    assert result.err.endswith("\nValueError: raw_dir: x: no such folder; name yours\n")
+    result.run_dir = tmp_path / "runs" / "two"
+    assert names_of(result) == ["01_first"]
+    assert printed(executed(result, "01_first"), "stdout") == ["so far\n"]
+    report = (result.run_dir / "report.html").read_text(encoding="utf-8")
+    assert "so far" in report
+    assert "no such folder; name yours" in report
+
+
+def test_a_kernel_that_dies_is_a_failure_of_its_cell(tmp_path):
+    die = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    notebook = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", die)
+    (tmp_path / "notebooks_done" / "notebooks").mkdir(parents=True)
+    failure = run.execute_all({notebook: {}}, tmp_path / "notebooks_done", tmp_path)
+    assert failure.startswith("01_first failed in cell [2]; ")
+    assert "the kernel died" in failure
+
+
+def test_an_interrupt_leaves_no_kernel_behind(tmp_path):
+    tell = "import os, pathlib\npathlib.Path('part').write_text(str(os.getpid()))"
+    sleep = "import time\nos.rename('part', 'pid')\ntime.sleep(60)"
+    notebook = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", tell, sleep)
+    (tmp_path / "done" / "notebooks").mkdir(parents=True)
+    program = (
+        "import sys; from pathlib import Path; from kit import run;"
+        "run.execute_all({Path(sys.argv[1]): {}}, Path('done'), Path.cwd())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(notebook)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    kernel = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) != 0
+    eventually(lambda: not is_alive(kernel))
+
+
+def eventually(condition, seconds: float = 30):
+    give_up = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    return found
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "weight_decay", "much"], "error: weight_decay: 'much' is text, not a number"),
+        (["-p", "epoch", "3"], "error: epoch: no such parameter; did you mean epochs?"),
+        (["--recipe", "no_such"], "error: recipe 'no_such': no such file"),
+        (["--only", "07"], "error: --only '07': no notebook begins so; there are: 01_first"),
+        (["--only", "01,"], "error: --only '': no notebook begins so"),
+        (["-p", "run_dir", ""], "error: run_dir: '' holds the kit itself"),
+        (["-p", "run_dir", "notebooks/.."], "error: run_dir: 'notebooks/..' holds the kit itself"),
+        (["-p", "run_dir", "notebooks/01_first.ipynb"], "error: [Errno "),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_executed(tmp_path, arguments, message):
+    write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", "open('ran', 'w')")
+    result = call(tmp_path, *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(message)
+    assert result.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["notebooks"]
+
+
+def test_a_folder_without_notebooks_is_one_line(tmp_path):
+    result = call(tmp_path)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "no notebooks" in result.err
+
+
+def test_bad_input_is_refused_before_anything_slow_is_imported():
+    program = (
+        "import sys; from kit.run import main; code = main(['run', '-p', 'epochs', 'x']);"
+        "sys.exit(code + 10 * len({'tensorflow', 'papermill', 'nbconvert'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["walk"]])
+def test_no_or_an_unknown_command_prints_the_usage(arguments):
+    command = [sys.executable, "-m", "kit", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: python -m kit")
+
+
+def test_only_selects_by_prefix_in_the_order_of_the_notebooks(tmp_path):
+    for name in ("02_b", "01_a", "03_c"):
+        write_notebook(tmp_path, name, "seed: int = 5")
+    folder = tmp_path / "notebooks"
+    assert [path.stem for path in run.select(folder, None)] == ["01_a", "02_b", "03_c"]
+    assert [path.stem for path in run.select(folder, "03, 01")] == ["01_a", "03_c"]
+
+
+def test_a_notebook_and_params_yaml_must_agree(tmp_path):
+    notebook = write_notebook(tmp_path, "01_first", "epochs: int = 5")
+    assert run.plan({"epochs": 3, "seed": 0}, [notebook]) == {notebook: {"epochs": 3}}
+    with pytest.raises(ValueError, match="01_first.ipynb: epochs is not in params.yaml"):
+        run.plan({"seed": 0}, [notebook])
+    with pytest.raises(ValueError, match="epochs: 'ten' is text, not a whole number"):
+        run.plan({"epochs": "ten"}, [notebook])
+
+
+def test_a_run_of_some_notebooks_keeps_the_recorded_values_of_the_others(tmp_path):
+    values = {"run_dir": "runs/x", "epochs": 3, "top_k": 5}
+    everything = {Path("02"): {"epochs": 3}, Path("04"): {"top_k": 5}}
+    run_dir = run.prepare(values, everything, tmp_path)
+    run.prepare(values | {"epochs": 100, "top_k": 1}, {Path("04"): {"top_k": 1}}, tmp_path)
+    recorded = json.loads((run_dir / "params.json").read_text())
+    assert recorded == {"run_dir": "runs/x", "epochs": 3, "top_k": 1}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        (["one\n", "two\n"], "one\ntwo\n"),
+        (["half ", "a line\n"], "half a line\n"),
+        (["10 %\r20 %", "\r30 %\n"], "30 %\n"),
+        (["10 %\r", "20 %\r", "\n"], "20 %\n"),
+        (["a\r", "\nb\r\n"], "a\nb\n"),
+        (["no end"], "no end\n"),
+        (["10 %\r"], "10 %\n"),
+        ([], ""),
+    ],
+)
+def test_in_a_file_only_what_was_last_drawn_of_a_line_is_echoed(chunks, expected):
+    stream = io.StringIO()
+    echo = run.Echo(stream)
+    for chunk in chunks:
+        echo.write(chunk)
+    echo.end()
+    assert stream.getvalue() == expected
+
+
+def test_on_a_terminal_every_redraw_is_echoed():
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    echo = run.Echo(stream)
+    echo.write("10 %\r")
+    echo.write("20 %\r")
+    assert stream.getvalue() == "10 %\r20 %\r"
+
+
+def test_what_tensorflow_says_of_itself_is_not_echoed():
+    stream = io.StringIO()
+    echo = run.Echo(stream)
+    echo.write(
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        "I0000 00:00:1.5 42 cudart_stub.cc:31] Could not find cuda drivers, GPU will not be used.\n"
+        "E0000 00:00:1.5 42 cuda_platform.cc:52] failed call to cuInit: INTERNAL\n"
+        "E0000 00:00:1.5 42 gpu.cc:9] out of memory\nIn the end\n"
+    )
+    assert stream.getvalue() == "E0000 00:00:1.5 42 gpu.cc:9] out of memory\nIn the end\n"
+
+
+@pytest.mark.parametrize(
+    "wrong, line",
+    [
+        ({"batch_size": 33, "replicas": 2}, "batch_size: 33 does not divide among 2 replicas"),
+        ({"precision": "bf16"}, 'precision: "bf16" is not one of'),
+        ({"image_size": 300}, "image_size: 300 is larger than resize_side: 256"),
+    ],
+)
+def test_a_training_that_would_fail_is_refused_before_hours_of_preparation(wrong, line):
+    parameters = params.load(overrides=wrong)
+    with pytest.raises(ValueError, match=line):
+        run.check_training({Path("01"): {"seed": 0}, Path("02"): parameters}, ["CPU:0"])
