@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup demo test test-all lint lab refresh lock clean
+.PHONY: setup demo test test-all bench lint lab refresh lock clean
 
 setup: $(VENV)/.ready
 
@@ -23,8 +23,15 @@ test: setup  ## unit and parity tests, a papermill run, then the committed noteb
 	$(BIN)/python -m pytest -m "not slow" tests
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1200 notebooks
 
-test-all: test  ## and what takes long
+test-all: test $(VENV)/.ready-all  ## and what takes long: kills, fuzz, S3, parquet, Spark (needs Java 17)
 	$(BIN)/python -m pytest -m slow tests
+
+$(VENV)/.ready-all: $(VENV)/.ready requirements-all.lock
+	$(BIN)/python -m pip install --quiet --requirement requirements-all.lock
+	@touch $@
+
+bench: setup  ## speed against others' ways, as ratios: make bench PART=prep
+	$(BIN)/python tests/benchmarks/bench.py $(PART)
 
 lint: setup
 	$(BIN)/ruff check
@@ -37,9 +44,12 @@ refresh: setup  ## run the notebooks in place, for outputs to commit
 	cd notebooks && PYTEST_CURRENT_TEST=refresh ../$(BIN)/jupyter nbconvert --execute --inplace \
 		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.kernel_name=python3 0*.ipynb
 
-lock:  ## needs uv; names no registry
-	uv pip compile pyproject.toml --extra demo --extra test --universal --python-version 3.10 --no-header \
-		--no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+UV_COMPILE := uv pip compile pyproject.toml --extra demo --extra test --universal --python-version 3.10 \
+	--no-header --no-annotate
+
+lock:  ## needs uv; names no registry; both files hold the same versions
+	$(UV_COMPILE) --extra test-all --output-file requirements-all.lock
+	$(UV_COMPILE) --constraint requirements-all.lock --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) data/demo runs/demo

@@ -129,12 +129,15 @@ def examples_at(dataset, positions):
 
 
 def check_matches(metadata, manifest):
-    """Compare the model's classes with the data's; ValueError when the lists differ."""
+    """Raise ValueError unless the data has the model's classes, and images stored as in training.
+
+    Images stored smaller lose detail: a model trained on one store is not judged on another.
+    """
     model, data = (
         [(row["wnid"], row["name"]) for row in source["classes"]] for source in (metadata, manifest)
     )
     if model == data:
-        return
+        return _check_store(metadata, manifest)
     remedy = "name the run_dir that was trained on this data_dir, or train again"
     if len(model) != len(data):
         raise ValueError(f"the model has {len(model)} classes and the data {len(data)}: {remedy}")
@@ -143,6 +146,16 @@ def check_matches(metadata, manifest):
         f'class {first} is "{" ".join(model[first])}" in the model and '
         f'"{" ".join(data[first])}" in the data: {remedy}'
     )
+
+
+def _check_store(metadata, manifest):
+    trained = metadata.get("store_short_side")
+    found = manifest.get("parameters", {}).get("store_short_side")
+    if trained is not None and found is not None and trained != found:
+        raise ValueError(
+            f"the model was trained on images stored with store_short_side {trained}, and these "
+            f"have {found}: evaluate it on shards of the same, or train again"
+        )
 
 
 def write_evaluation(run_dir, results):

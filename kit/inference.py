@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from kit.files import replacing
 from kit.pipeline.preprocessing import evaluation_image
+from kit.prep.listing import IMAGE_SUFFIXES
+from kit.prep.paths import printable
 from kit.prep.records import mend
-from kit.prep.sources import IMAGE_SUFFIXES, printable
 
 METADATA = {"classes": list, "image_size": int, "resize_side": int}
 BATCH = 32  # photographs in memory at once

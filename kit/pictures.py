@@ -18,13 +18,13 @@ def image_grid(images, titles=(), *, boxes=(), columns=4):
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     lines = max((title.count("\n") + 1 for title in titles), default=0)
-    figure, grid = new_figure(2.9 * columns, (2.9 + 0.3 * lines) * rows, rows, columns)
+    figure, grid = new_figure(2.3 * columns, (2.3 + 0.3 * lines) * rows, rows, columns)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, images, strict=False):
         _show(axes, image)
     for axes, title in zip(grid.flat, titles, strict=False):
-        axes.set_title(title, fontsize=13)
+        axes.set_title(title, fontsize=12)
     for axes, image, image_boxes in zip(grid.flat, images, boxes, strict=False):
         _draw_boxes(axes, image, image_boxes, LIGHT)
     return figure

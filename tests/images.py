@@ -37,7 +37,7 @@ def class_folders(root, classes=3, images=6, size=(48, 64)) -> Path:
 def make_shards(tmp_path, classes=3, images=6, train_shards=2, validation_shards=1) -> Path:
     """Prepare shards of small random images; a third of them is for validation."""
     raw_dir = class_folders(tmp_path / "raw", classes, images)
-    index = sources.read_index(raw_dir=raw_dir, validation_fraction=1 / 3, seed=0)
+    index = sources.read_index(raw_dir=raw_dir, validation_fraction=1 / 3, seed=0, subset=False)
     data_dir = tmp_path / "shards"
     shards.write_shards(
         index,
@@ -47,8 +47,11 @@ def make_shards(tmp_path, classes=3, images=6, train_shards=2, validation_shards
         validation_shards=validation_shards,
         seed=0,
         check="full",
+        store_short_side=0,
+        store_quality=90,
         quarantine_budget=0.0,
         processes=1,
+        spark_master="",
     )
     return data_dir
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from kit.prep import demo
-from kit.prep.sources import read_boxes, read_index
+from kit.prep import demo, reading
+from kit.prep.sources import read_index
 
 VIEWS = 100
 
@@ -22,7 +22,7 @@ def raw_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(raw_dir):
-    return read_index(raw_dir=raw_dir, validation_fraction=0.1, seed=0)
+    return read_index(raw_dir=raw_dir, validation_fraction=0.1, seed=0, subset=True)
 
 
 def files(folder):
@@ -82,7 +82,7 @@ def test_each_training_view_has_a_box(index):
         if image.split == "validation":
             assert image.boxes == ""
             continue
-        ((ymin, xmin, ymax, xmax),) = read_boxes(image.boxes, index.classes[image.label].wnid)
+        ((ymin, xmin, ymax, xmax),) = reading.boxes_of(image, index.classes, 1, 1)
         assert 0 <= ymin < ymax <= 1
         assert 0 <= xmin < xmax <= 1
         if index.classes[image.label].name == "rocket":

@@ -187,6 +187,15 @@ def test_same_classes_match():
     evaluation.check_matches({"classes": CLASSES}, {"classes": [dict(row) for row in CLASSES]})
 
 
+def test_images_stored_otherwise_than_in_training_are_refused():
+    trained = {"classes": CLASSES, "store_short_side": 320}
+    same = {"classes": CLASSES, "parameters": {"store_short_side": 320}}
+    evaluation.check_matches(trained, same)
+    originals = {"classes": CLASSES, "parameters": {"store_short_side": 0}}
+    with pytest.raises(ValueError, match="store_short_side 320, and these have 0: evaluate it on"):
+        evaluation.check_matches(trained, originals)
+
+
 def test_another_number_of_classes_is_refused():
     with pytest.raises(ValueError, match="model has 7 classes and the data 6: name the run_dir"):
         evaluation.check_matches({"classes": CLASSES}, {"classes": CLASSES[:6]})

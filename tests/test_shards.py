@@ -1,14 +1,17 @@
 """Plans, shards and manifests, read back by TensorFlow alone and compared with the raw files."""
 
 import hashlib
-import json
+import io
+import resource
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
-from kit.prep import shards
+from kit.prep import shards, storage
 from kit.prep.sources import ClassName, Image, Index, read_index
 from tests.images import class_folders, jpeg, make_shards, png
 
@@ -17,8 +20,11 @@ PARAMETERS = {
     "validation_shards": 1,
     "seed": 0,
     "check": "full",
+    "store_short_side": 0,
+    "store_quality": 90,
     "quarantine_budget": 0.0,
     "processes": 1,
+    "spark_master": "",
 }
 
 
@@ -28,14 +34,26 @@ def raw_dir(tmp_path):
 
 
 def write(raw_dir, data_dir, **changes):
-    index = read_index(raw_dir=raw_dir, validation_fraction=1 / 3, seed=0)
+    index = read(raw_dir)
     return shards.write_shards(index, raw_dir=raw_dir, data_dir=data_dir, **(PARAMETERS | changes))
+
+
+def read(raw_dir):
+    return read_index(raw_dir=raw_dir, validation_fraction=1 / 3, seed=0, subset=False)
+
+
+def write_one(shard, index, data_dir, raw_dir):
+    store = {"check": "full", "store_short_side": 0, "store_quality": 90}
+    folder = storage.folder(data_dir)
+    return shards.write_shard(
+        shard, folder=folder, root=str(raw_dir), classes=index.classes, **store
+    )
 
 
 def made_up(train, validation, classes=10):
     """Returns an index of images that are nowhere on the disk, sorted by class."""
     images = [
-        Image(split, number * classes // count, f"/raw/{split}/{number:06d}.jpg", "")
+        Image(split, number * classes // count, f"/raw/{split}", f"{number:06d}.jpg", 0)
         for split, count in (("train", train), ("validation", validation))
         for number in range(count)
     ]
@@ -58,6 +76,20 @@ def read_back(data_dir, split):
 
 def contents(data_dir):
     return {path.name: path.read_bytes() for path in Path(data_dir).iterdir()}
+
+
+def shard_bytes(data_dir):
+    return {path.name: path.read_bytes() for path in Path(data_dir).glob("*-of-*")}
+
+
+def picture_size(encoded):
+    with PIL.Image.open(io.BytesIO(encoded)) as picture:
+        return picture.size
+
+
+def grey_mean(encoded):
+    with PIL.Image.open(io.BytesIO(encoded)) as picture:
+        return np.asarray(picture.convert("L"), float).mean()
 
 
 def damage(raw_dir):
@@ -205,23 +237,27 @@ def test_header_check_decodes_nothing(raw_dir, tmp_path):
     assert len(manifest["quarantined"]) == 2  # the cut file has a sound header
 
 
-def test_budget_exceeded_fails_and_leaves_no_set(raw_dir, tmp_path):
+def test_budget_exceeded_fails_and_a_larger_one_goes_on(raw_dir, tmp_path):
     damage(raw_dir)
     data_dir = tmp_path / "shards"
     with pytest.raises(ValueError, match=r"quarantine_budget of 0.09 of 21: .*\.jpg \(") as caught:
         write(raw_dir, data_dir, quarantine_budget=0.09)
     assert "\n" not in str(caught.value)
-    assert not list(data_dir.glob("*-of-*"))
     with pytest.raises(FileNotFoundError, match="holds no finished shards"):
         shards.shard_paths(data_dir, "train")
+    write(raw_dir, data_dir, quarantine_budget=0.2)
+    write(raw_dir, tmp_path / "whole", quarantine_budget=0.2)
+    assert contents(data_dir) == contents(tmp_path / "whole")
 
 
-def test_preparation_goes_on_once_the_images_are_removed(raw_dir, tmp_path):
+def test_images_removed_from_under_an_unfinished_set_are_noticed(raw_dir, tmp_path):
     (raw_dir / "class0/empty.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"class0/empty.jpg \(empty file\)"):
         write(raw_dir, tmp_path / "shards")
     (raw_dir / "class0/empty.jpg").unlink()
-    manifest = write(raw_dir, tmp_path / "shards")
+    with pytest.raises(ValueError, match="with other images: delete it or name another"):
+        write(raw_dir, tmp_path / "shards")
+    manifest = write(raw_dir, tmp_path / "new")
     assert sum(split["images"] for split in manifest["splits"].values()) == 18
 
 
@@ -237,15 +273,45 @@ def test_huge_file_is_not_read(raw_dir, tmp_path):
 
 
 def test_vanished_image_stops_the_run_by_its_name(raw_dir, tmp_path):
-    index = read_index(raw_dir=raw_dir, validation_fraction=1 / 3, seed=0)
+    index = read(raw_dir)
     (shard, _) = shards.plan(index, train_shards=1, validation_shards=1, seed=0)
     path = Path(shard.images[5].path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=rf"{path.name} cannot be read \(No such file"):
-        shards.write_shard(
-            shard, data_dir=tmp_path, raw_dir=raw_dir, classes=index.classes, check="full"
-        )
+        write_one(shard, index, tmp_path, raw_dir)
     assert not list(tmp_path.glob("*train-*"))
+
+
+def test_surprise_names_the_image(raw_dir, tmp_path):
+    index = read(raw_dir)
+    (shard, _) = shards.plan(index, train_shards=1, validation_shards=1, seed=0)
+    bad = shard.images[2]._replace(label=7)  # three classes: an IndexError deep inside
+    shard = shard._replace(images=[bad, *shard.images])
+    with pytest.raises(RuntimeError, match=rf"{bad.name} cannot be prepared \(IndexError"):
+        write_one(shard, index, tmp_path, raw_dir)
+
+
+def test_full_disk_is_told_in_one_line_and_loses_nothing(raw_dir, tmp_path):
+    whole, data_dir = tmp_path / "whole", tmp_path / "shards"
+    write(raw_dir, whole)
+    first, second, _ = sorted(path.stat().st_size for path in whole.glob("*-of-*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (first, limits[1]))  # room for the smallest
+        with pytest.raises(OSError, match=r"cannot be written: .*what is finished is kept") as told:
+            write(raw_dir, data_dir, check="header")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(told.value)
+    assert not list(data_dir.glob(".*"))
+    write(raw_dir, data_dir, check="header")
+    assert shard_bytes(data_dir) == shard_bytes(whole)
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder that no one may write")
+def test_folder_that_cannot_be_written_is_named(raw_dir):
+    with pytest.raises(OSError, match=r"/sys/kernel/shards cannot be written \(.*name another"):
+        write(raw_dir, "/sys/kernel/shards")
 
 
 def test_unreadable_boxes_stop_the_run_by_their_name(tmp_path):
@@ -265,12 +331,19 @@ def test_interrupted_run_is_no_set_and_the_next_one_completes_it(raw_dir, tmp_pa
         yield next(tasks)
         raise KeyboardInterrupt
 
+    def count(tasks, total):
+        missing.append(total)
+        return tasks
+
+    missing = []
     with pytest.raises(KeyboardInterrupt):
         write(raw_dir, tmp_path / "cut", progress=interrupt)
     with pytest.raises(FileNotFoundError, match="no finished shards"):
         shards.read_manifest(tmp_path / "cut")
-    write(raw_dir, tmp_path / "cut")
-    write(raw_dir, tmp_path / "whole")
+    (tmp_path / "cut/.train-00001-of-00002.0a.tmp").write_bytes(b"of a process killed in between")
+    write(raw_dir, tmp_path / "cut", progress=count)
+    write(raw_dir, tmp_path / "whole", progress=count)
+    assert missing == [2, 3]  # shards: the first one stood
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
@@ -280,6 +353,8 @@ def test_interrupted_run_is_no_set_and_the_next_one_completes_it(raw_dir, tmp_pa
         ({"check": "none"}, "check: 'none' is neither"),
         ({"quarantine_budget": 2}, "quarantine_budget: 2 is not between 0 and 1"),
         ({"processes": -1}, "processes: -1 is negative"),
+        ({"store_short_side": -1}, "store_short_side: -1 is negative"),
+        ({"store_quality": 101}, "store_quality: 101 is not between 1 and 100"),
     ],
 )
 def test_bad_parameter_is_named_before_anything_is_written(raw_dir, tmp_path, change, words):
@@ -336,32 +411,49 @@ def test_lost_and_cut_shards_are_named_and_written_again(tmp_path):
     with pytest.raises(FileNotFoundError, match="train-00000-of-00002 of the manifest is missing"):
         shards.shard_paths(data_dir, "train")
     make_again = {"train_shards": 2, "validation_shards": 1, "processes": 1}
+    kept = data_dir / "validation-00000-of-00001"
+    written = kept.stat().st_mtime_ns
     write(tmp_path / "raw", data_dir, **make_again)
     assert contents(data_dir) == before
+    assert kept.stat().st_mtime_ns == written
 
 
-def test_verify_counts_every_record(tmp_path):
-    assert shards.verify(make_shards(tmp_path)) == {
-        "train": {"shards": 2, "images": 12},
-        "validation": {"shards": 1, "images": 6},
-    }
+# Smaller images
 
 
-def test_verify_names_the_shard_with_a_changed_byte(tmp_path):
-    data_dir = make_shards(tmp_path)
-    path = data_dir / "train-00001-of-00002"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match="train-00001-of-00002 has changed since"):
-        shards.verify(data_dir)
+def test_larger_images_are_stored_at_the_short_side_in_both_splits(tmp_path):
+    raw_dir = class_folders(tmp_path / "raw", classes=2, images=3, size=(48, 64))
+    for label in (0, 1):
+        (raw_dir / f"class{label}/small.jpg").write_bytes(jpeg(20, 90, seed=50 + label))
+        (raw_dir / f"class{label}/tall.jpg").write_bytes(jpeg(96, 48, seed=60, mode="L"))
+    index = read(raw_dir)
+    manifest = write(raw_dir, tmp_path / "shards", store_short_side=32, store_quality=80)
+    assert manifest["parameters"]["store_short_side"] == 32
+    entries = [shard for part in manifest["splits"].values() for shard in part["shards"]]
+    assert sum(entry["smaller"] for entry in entries) == len(index.images) - 2
+    for split in ("train", "validation"):
+        for folder, name, _, encoded in read_back(tmp_path / "shards", split):
+            original = (raw_dir / folder / name).read_bytes()
+            sides = picture_size(encoded)
+            if name == "small.jpg":
+                assert encoded == original
+            else:
+                assert sides == {"tall.jpg": (32, 64)}.get(name, (43, 32))
+                assert abs(grey_mean(encoded) - grey_mean(original)) < 2
 
 
-def test_verify_counts_the_classes_itself(tmp_path):
-    data_dir = make_shards(tmp_path)
-    manifest = shards.read_manifest(data_dir)
-    histogram = manifest["splits"]["train"]["shards"][0]["classes"]
-    histogram[0], histogram[1] = histogram[0] + 1, histogram[1] - 1
-    (data_dir / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="train-00000-of-00002 holds .* its manifest says"):
-        shards.verify(data_dir)
+def test_header_fields_describe_the_stored_image(tmp_path):
+    raw_dir = class_folders(tmp_path / "raw", classes=2, images=3, size=(48, 64))
+    write(raw_dir, tmp_path / "shards", store_short_side=32)
+    for path in (tmp_path / "shards").glob("train-*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            feature = tf.train.Example.FromString(record.numpy()).features.feature
+            width = feature["image/width"].int64_list.value[0]
+            height = feature["image/height"].int64_list.value[0]
+            assert picture_size(feature["image/encoded"].bytes_list.value[0]) == (width, height)
+
+
+def test_stores_of_another_size_are_refused(raw_dir, tmp_path):
+    write(raw_dir, tmp_path / "shards", store_short_side=32)
+    with pytest.raises(ValueError, match="with store_short_side 32, not 0: delete it or name"):
+        write(raw_dir, tmp_path / "shards")

@@ -1,18 +1,19 @@
-"""The layouts of raw images, the split by a seeded share, and the rules of box files."""
+"""Layouts of folders, the split by a seeded share, and what each wrong folder is told."""
 
 import os
 from pathlib import Path
 
 import pytest
+from images import class_folders, jpeg
 
-from kit.prep.sources import LABELS_FILE, NAMES_FILE, printable, read_boxes, read_index
-from tests.images import class_folders, jpeg
+from kit.prep.imagenet import LABELS_FILE, NAMES_FILE
+from kit.prep.sources import printable, read_index
 
 IMAGE = jpeg(8, 8)
 
 
 def read(raw_dir, fraction=0.25, seed=0):
-    return read_index(raw_dir=raw_dir, validation_fraction=fraction, seed=seed)
+    return read_index(raw_dir=raw_dir, validation_fraction=fraction, seed=seed, subset=True)
 
 
 def held_out(index):
@@ -179,7 +180,7 @@ def broken(tmp_path, case):
         ("empty", ValueError, "is empty: put"),
         ("class without image", ValueError, "hollow holds no image: add some, or remove it"),
         ("one class", ValueError, "has 0 class folders"),
-        ("no validation", FileNotFoundError, "has train/ but no validation/: add it"),
+        ("no validation", FileNotFoundError, "has a training split but no validation/ and no"),
         ("both validation folders", ValueError, "both validation/ and val/: remove"),
         ("new class", ValueError, "has class class2, which"),
     ],
@@ -219,70 +220,3 @@ def test_label_of_a_class_without_training_images_is_refused(extracted):
     (extracted / LABELS_FILE).write_text("n00000003\n" * 4)
     with pytest.raises(ValueError, match="has class n00000003, which .*train lacks"):
         read(extracted)
-
-
-# Boxes
-
-
-def box_file(tmp_path, *objects, size=(200, 100)):
-    items = "".join(
-        f"<object><name>{name}</name><bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin>"
-        f"<xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox></object>"
-        for name, xmin, ymin, xmax, ymax in objects
-    )
-    path = tmp_path / "boxes.xml"
-    path.write_text(
-        f"<annotation><filename>%s</filename><size><width>{size[0]}</width>"
-        f"<height>{size[1]}</height></size>{items}</annotation>"
-    )
-    return path
-
-
-WNID = "n02092002"
-
-
-@pytest.mark.parametrize(
-    ("entry", "expected"),
-    [
-        ((WNID, 20, 10, 100, 90), [(0.1, 0.1, 0.9, 0.5)]),
-        (("Scottish_deerhound", 20, 10, 100, 90), [(0.1, 0.1, 0.9, 0.5)]),
-        (("n02092339", 20, 10, 100, 90), []),  # another class's wnid
-        ((WNID, 100, 90, 20, 10), [(0.1, 0.1, 0.9, 0.5)]),  # swapped ends
-        ((WNID, -20, -1, 300, 101), [(0.0, 0.0, 1.0, 1.0)]),  # outside the image
-        ((WNID, 20, 10, 20, 90), []),  # no width
-        ((WNID, 210, 10, 300, 90), []),  # no width within the image
-        ((WNID, 20, "nan", 100, 90), []),
-        ((f" {WNID} ", "20.0", 10, 1e2, 90), [(0.1, 0.1, 0.9, 0.5)]),
-    ],
-)
-def test_box_rules(tmp_path, entry, expected):
-    assert read_boxes(box_file(tmp_path, entry), WNID) == expected
-
-
-def test_all_boxes_of_an_image_are_read(tmp_path):
-    path = box_file(
-        tmp_path, (WNID, 0, 0, 20, 10), ("n00000001", 0, 0, 9, 9), (WNID, 0, 0, 200, 50)
-    )
-    assert read_boxes(path, WNID) == [(0.0, 0.0, 0.1, 0.1), (0.0, 0.0, 0.5, 1.0)]
-
-
-def test_image_without_object_has_no_box(tmp_path):
-    assert read_boxes(box_file(tmp_path), WNID) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "no element found"),
-        ("<annotation><size>", "no element found"),
-        ("<annotation/>", "size/width is None"),
-        ("<a><size><width>0</width><height>9</height></size></a>", "a size of 0 x 9"),
-        ('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "document type"),
-        ("<a>" + " " * 2**20 + "</a>", "larger than 1048576 bytes"),
-    ],
-)
-def test_unreadable_box_file_is_named(tmp_path, text, words):
-    path = tmp_path / "bad.xml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=rf"bad\.xml cannot be read \(.*{words}"):
-        read_boxes(path, WNID)

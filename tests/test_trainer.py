@@ -196,14 +196,13 @@ def test_the_saved_model_gives_the_same_logits(one_replica, tmp_path):
     images, _ = batches(1)
     model = compiled(one_replica)
     classes = [(f"n{i}", f"thing {i}") for i in range(6)]
-    trainer.save_model(
-        model, run_dir=tmp_path, classes=classes, version="1.5", image_size=32, resize_side=36
-    )
+    sizes = {"image_size": 32, "resize_side": 36, "store_short_side": 48}
+    trainer.save_model(model, run_dir=tmp_path, classes=classes, version="1.5", **sizes)
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(loaded(images[0]), model(images[0]))
     metadata = json.loads((tmp_path / "model.json").read_text())
     assert metadata["classes"][2] == {"wnid": "n2", "name": "thing 2"}
-    assert (metadata["image_size"], metadata["resize_side"]) == (32, 36)
+    assert {name: metadata[name] for name in sizes} == sizes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.keras"]
 
 

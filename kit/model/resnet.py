@@ -57,21 +57,25 @@ def resnet50(
     )(images)
     x = stem(x, width, conv, norm, activate=version != "2")
     for stage, blocks in enumerate(stage_sizes, start=1):
-        for number in range(1, blocks + 1):
-            x = block(
-                x,
-                filters=width * 2 ** (stage - 1),
-                strides=2 if stage > 1 and number == 1 else 1,
-                project=number == 1,
-                conv=conv,
-                norm=norm,
-                name=f"stage{stage}_block{number}",
-            )
+        x = residual_stage(x, stage, blocks, width, partial(block, conv=conv, norm=norm))
     if version == "2":
         x = norm(x, name="head_norm")
         x = relu(x, name="head_relu")
     logits = head(x, classes, weight_decay)
     return keras.Model(images, logits, name=f"resnet50_v{version.replace('.', '_')}")
+
+
+def residual_stage(x, stage, blocks, width, block):
+    """Apply the blocks of a stage, counted from 1; all but the first halve height and width."""
+    for number in range(1, blocks + 1):
+        x = block(
+            x,
+            filters=width * 2 ** (stage - 1),
+            strides=2 if stage > 1 and number == 1 else 1,
+            project=number == 1,
+            name=f"stage{stage}_block{number}",
+        )
+    return x
 
 
 def convolution(x, filters, kernel_size, *, strides=1, weight_decay, name):

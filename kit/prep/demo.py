@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kit import ROOT
-from kit.prep.sources import LABELS_FILE, NAMES_FILE
+from kit.prep.imagenet import LABELS_FILE, NAMES_FILE
 
 MARKER = "demo.json"
 FEWEST_VIEWS = 50  # so that each class has a validation view and each oddity its place

@@ -1,28 +1,28 @@
 """Raw images to evenly sized, class-mixed TFRecord shards.
 
-A shard is a pure function of its plan, so any process may write it at any time.
+A shard is a pure function of its plan, so any process of any machine may write it at any time:
+the rename to its name is the commit, and what is written twice is the same.
 """
 
-import contextlib
 import functools
-import multiprocessing
-import os
+import hashlib
 import random
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import tensorflow as tf
 
 import kit
-from kit import ROOT
-from kit.prep import manifest, records
-from kit.prep.manifest import class_names, read_manifest, shard_paths, verify  # noqa: F401
-from kit.prep.sources import ClassName, Image, Index, printable, read_boxes
+from kit.prep import imagenet, manifest, paths, records, storage
+from kit.prep.manifest import class_names, read_manifest, shard_paths  # noqa: F401
+from kit.prep.paths import printable
+from kit.prep.reading import boxes_of, read_image, source_name
+from kit.prep.sources import Image, Index
+from kit.prep.workers import cores, run_tasks
 
-MAX_FILE_BYTES = 2**28  # of one image; ImageNet's largest has 15 million
 IMAGES_PER_WORKER = 5000  # a worker takes about as long to start as to read their headers
 
 
@@ -48,8 +48,8 @@ def plan(index: Index, *, train_shards, validation_shards, seed) -> list[ShardPl
             )
         # Only random() is promised to give the same numbers in every version of Python.
         source = random.Random(f"{seed} {split}")
-        order = [source.random() for _ in images]
-        images = [image for _, image in sorted(zip(order, images, strict=True))]
+        chance = [source.random() for _ in images]
+        images = [images[place] for place in sorted(range(len(images)), key=chance.__getitem__)]
         cuts = [len(images) * number // shards for number in range(shards + 1)]
         for number in range(shards):
             name = f"{split}-{number:05d}-of-{shards:05d}"
@@ -66,25 +66,132 @@ def write_shards(
     validation_shards,
     seed,
     check,
+    store_short_side,
+    store_quality,
     quarantine_budget,
     processes,
+    spark_master,
     progress=lambda tasks, total: tasks,
 ) -> dict:
     """Write the shards, classes.tsv and, last, manifest.json to data_dir; returns the manifest.
 
-    Does nothing where the same set stands already. check: "full" decodes every image once,
-    "header" reads its first bytes. An unreadable image is quarantined; over the share
-    `quarantine_budget` of them, preparation fails. processes: 0 for one per core.
+    Writes only the shards that do not stand already: none where the set is whole, the missing ones
+    where a run was killed. check: "full" decodes every image once, "header" reads its first
+    bytes. store_short_side: larger images are stored anew at it; 0 keeps all original bytes.
+    An unreadable image is quarantined; over the share `quarantine_budget` of them, preparation
+    fails. processes: 0 for one per core. spark_master: "" or a Spark cluster's address.
     progress(tasks, total) wraps the stream of finished shards, as tqdm does.
     Raises ValueError for a bad parameter, too many unreadable images, or a data_dir that holds
     something else, and OSError naming the file that cannot be read or written.
     """
-    _check_parameters(check, quarantine_budget, processes)
-    folder, root = ROOT / data_dir, ROOT / raw_dir
+    _check_parameters(check, store_short_side, store_quality, quarantine_budget, processes)
+    folder = storage.folder(data_dir)
     parameters = {"train_shards": train_shards, "validation_shards": validation_shards}
     plans = plan(index, **parameters, seed=seed)
-    parameters |= {"seed": seed, "check": check}
-    head = {
+    store = {"check": check, "store_short_side": store_short_side, "store_quality": store_quality}
+    head = _head(index, raw_dir, parameters | {"seed": seed} | store)
+    done = manifest.begin(folder, head)
+    todo = [shard for shard in plans if shard.name not in done]
+    if not todo and folder.size(manifest.MANIFEST):
+        manifest.close(folder)
+        return read_manifest(folder)
+    task = functools.partial(
+        write_shard, folder=folder, root=paths.resolve(raw_dir), classes=index.classes, **store
+    )
+    with closing(_run(task, todo, folder, processes, spark_master)) as tasks:
+        shards = progress(tasks, len(todo))
+        done |= _collect(shards, list(done.values()), quarantine_budget, len(index.images))
+    entries = [done[shard.name] for shard in plans]
+    if not any(entry["quarantined"] for entry in entries):
+        imagenet.check_boxes(index, sum(entry["boxes"] for entry in entries))
+    return manifest.finish(folder, head, entries, len(index.images))
+
+
+def write_shard(shard: ShardPlan, *, folder, root, classes, **store) -> dict:
+    """Write one shard, whole or not at all, enter it in the journal and give its entry.
+
+    The entry also says its "split" and which files were "mended" and "quarantined", and why.
+    """
+    temporary = Path(folder.local or tempfile.gettempdir()) / f".{shard.name}.{uuid4().hex}.tmp"
+    entry = {"split": shard.split, "name": shard.name, "records": 0, "bytes": 0, "sha256": ""}
+    entry |= {"classes": [0] * len(classes), "boxes": 0, "smaller": 0}
+    entry |= {kind: [] for kind in manifest.REMARKS}
+    try:
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
+            for image in shard.images:
+                if example := _named(image, entry, root, classes, **store):
+                    writer.write(example)
+        entry["bytes"] = temporary.stat().st_size
+        entry["sha256"] = hash_file(temporary)
+        folder.put(shard.name, temporary)
+    except tf.errors.OpError as error:
+        reason = printable(error.message)
+        raise OSError(
+            f"shard {folder.path(shard.name)} cannot be written: {reason}: what is finished is kept"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    manifest.enter(folder, entry)
+    return entry
+
+
+def hash_file(path) -> str:
+    """Give the file's SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _named(image: Image, entry: dict, root: str, classes, **store) -> bytes:
+    """Do as _read_example; an error that does not itself say which file it is of is made to."""
+    try:
+        return _read_example(image, entry, root, classes, **store)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"{source_name(image, root)} cannot be prepared ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _read_example(image: Image, entry: dict, root: str, classes, **store) -> bytes:
+    """Give the serialized Example, b"" for an unreadable image; count it in the shard's entry."""
+    try:
+        data = read_image(image)
+        original = records.read_header(data)
+        encoded, header, reason, smaller = records.prepare(data, original, **store)
+    except ValueError as error:
+        entry["quarantined"].append(_remark(image, root, str(error), entry["name"]))
+        return b""
+    boxes = boxes_of(image, classes, original.height, original.width)
+    if reason:
+        entry["mended"].append(_remark(image, root, reason, entry["name"]))
+    entry["records"] += 1
+    entry["classes"][image.label] += 1
+    entry["boxes"] += len(boxes)
+    entry["smaller"] += smaller
+    return records.encode_example(
+        encoded=encoded,
+        height=header.height,
+        width=header.width,
+        label=image.label,
+        wnid=classes[image.label].wnid,
+        name=classes[image.label].name,
+        filename=image.name,
+        boxes=boxes,
+    )
+
+
+def _remark(image: Image, root: str, reason: str, shard: str) -> dict:
+    return {"file": source_name(image, root), "reason": printable(reason), "shard": shard}
+
+
+def _head(index: Index, raw_dir, parameters: dict) -> dict:
+    """Give what the manifest says before any shard is written."""
+    root = paths.resolve(raw_dir)
+    return {
         "kit_version": kit.__version__,
         "layout": index.layout,
         "source": printable(raw_dir),
@@ -92,140 +199,50 @@ def write_shards(
         "parameters": parameters,
         "fingerprint": manifest.fingerprint(index, root, parameters),
         "classes": [name._asdict() for name in index.classes],
-        "skipped": [manifest.remark(path, reason, root) for path, reason in index.skipped],
+        "skipped": [
+            {"file": printable(path.removeprefix(f"{root}/")), "reason": reason}
+            for path, reason in index.skipped
+        ],
     }
-    if manifest.stands(folder, head):
-        return read_manifest(folder)
-    manifest.begin(folder, head)
-    task = functools.partial(
-        write_shard, data_dir=folder, raw_dir=root, classes=index.classes, check=check
-    )
-    tasks = _run(task, plans, processes)
-    shards = _collect(tasks, len(plans), quarantine_budget, len(index.images), progress, folder)
-    return manifest.finish(folder, head, shards, len(index.images))
 
 
-def write_shard(shard: ShardPlan, *, data_dir, raw_dir, classes, check) -> dict:
-    """Write one shard, by rename, and returns its entry of the manifest.
-
-    The entry also says its "split" and which files were "mended" and "quarantined", and why.
-    """
-    histogram = [0] * len(classes)
-    remarks = {"mended": [], "quarantined": []}
-    path = Path(data_dir) / shard.name
-    temporary = path.with_name(f".{shard.name}.tmp")
-    try:
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for image in shard.images:
-                example, kind, reason = _read_example(image, classes[image.label], check)
-                if kind:
-                    remarks[kind].append(manifest.remark(image.path, reason, raw_dir))
-                if example:
-                    writer.write(example)
-                    histogram[image.label] += 1
-        entry = {
-            "split": shard.split,
-            "name": shard.name,
-            "records": sum(histogram),
-            "bytes": temporary.stat().st_size,
-            "sha256": manifest.hash_file(temporary),
-            "classes": histogram,
-        }
-        temporary.replace(path)
-    except tf.errors.OpError as error:
-        raise OSError(f"shard {path} cannot be written: {error.message}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return entry | remarks
-
-
-def _read_example(image: Image, name: ClassName, check: str) -> tuple[bytes, str, str]:
-    """Give the serialized Example, and "mended" or "quarantined" with the reason if so."""
-    boxes = read_boxes(image.boxes, name.wnid) if image.boxes else []
-    path = Path(image.path)
-    try:
-        encoded, reason = records.mend(_read_bytes(path))
-        header = records.read_header(encoded)
-        if check == "full":
-            records.check_decodes(encoded)
-    except ValueError as error:
-        return b"", "quarantined", str(error)
-    example = records.encode_example(
-        encoded=encoded,
-        height=header.height,
-        width=header.width,
-        label=image.label,
-        wnid=name.wnid,
-        name=name.name,
-        filename=path.name,
-        boxes=boxes,
-    )
-    return example, "mended" if reason else "", reason
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"a file of more than {MAX_FILE_BYTES:,} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise type(error)(f"{printable(path)} cannot be read ({error.strerror})") from None
-
-
-def _check_parameters(check, quarantine_budget, processes) -> None:
+def _check_parameters(check, short_side, quality, quarantine_budget, processes) -> None:
     if check not in ("full", "header"):
         raise ValueError(f"check: {check!r} is neither 'full' nor 'header'")
+    if short_side < 0:
+        raise ValueError(f"store_short_side: {short_side} is negative: 0 keeps the original bytes")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"store_quality: {quality} is not between 1 and 100")
     if not 0 <= quarantine_budget <= 1:
         raise ValueError(f"quarantine_budget: {quarantine_budget} is not between 0 and 1")
     if processes < 0:
         raise ValueError(f"processes: {processes} is negative: 0 stands for one per core")
 
 
-def _run(task, plans: list[ShardPlan], processes: int) -> Iterator[dict]:
-    """Yield each finished shard's entry, in order; closing the iterator cancels the rest."""
-    images = sum(len(shard.images) for shard in plans)
-    workers = processes or min(_cores(), 1 + images // IMAGES_PER_WORKER)
-    workers = min(workers, len(plans))
-    if workers == 1:
-        yield from map(task, plans)
-        return
-    spawn = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
-    try:
-        yield from pool.map(task, plans)
-    except BrokenProcessPool:
-        raise ChildProcessError(
-            f"one of {workers} worker processes died, perhaps for want of memory: lower processes"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _run(task, todo: list[ShardPlan], folder, processes: int, spark_master: str):
+    """Give the stream of finished shards' entries, from this machine or from a cluster."""
+    if spark_master:
+        from kit.prep import spark
+
+        return spark.run_tasks(task, todo, folder=folder, spark_master=spark_master)
+    images = sum(len(shard.images) for shard in todo)
+    processes = processes or min(cores(), 1 + images // IMAGES_PER_WORKER)
+    return run_tasks(task, todo, processes=processes)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _start_worker() -> None:
-    tf.config.set_visible_devices([], "GPU")  # else each worker would claim the GPU's memory
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
-def _collect(tasks, total: int, budget: float, images: int, progress, folder: Path) -> list[dict]:
-    """Give all shards' entries; ValueError as soon as too many images are unreadable."""
-    shards, unreadable = [], []
-    with contextlib.closing(tasks):
-        for shard in progress(tasks, total):
-            shards.append(shard)
-            unreadable += shard["quarantined"]
-            if len(unreadable) > budget * images:
-                break
-        else:
-            return shards
-    manifest.clear(folder)
+def _collect(tasks, done: list[dict], budget: float, images: int) -> dict[str, dict]:
+    """Give the entries of `tasks` by name; ValueError as soon as too many images are unreadable."""
+    found, unreadable = {}, [remark for entry in done for remark in entry["quarantined"]]
+    for entry in tasks:
+        found[entry["name"]] = entry
+        unreadable += entry["quarantined"]
+        if len(unreadable) > budget * images:
+            break
+    else:
+        return found
     named = "; ".join(f"{item['file']} ({item['reason']})" for item in unreadable[:3])
     raise ValueError(
         f"{len(unreadable)} images found unreadable so far, over the quarantine_budget of {budget} "
-        f"of {images}: {named}{' ...' if len(unreadable) > 3 else ''}: repair or remove them, or "
-        "raise quarantine_budget"
+        f"of {images}: {named}{' ...' if len(unreadable) > 3 else ''}: raise quarantine_budget to "
+        "go on, or repair or remove them and begin anew in another data_dir"
     )

@@ -134,10 +134,11 @@ class Measurements(keras.callbacks.Callback):
             logs["images_per_second"] = self.batch_size * self.steps / seconds
 
 
-def save_model(model, *, run_dir, classes, version, image_size, resize_side):
+def save_model(model, *, run_dir, classes, version, image_size, resize_side, store_short_side):
     """Write model.keras and, beside it, model.json: what a user of the model must know.
 
-    `classes` is the list of (wnid, name) that the logits stand for. The means are in the model.
+    `classes` is the list of (wnid, name) that the logits stand for; `store_short_side` is that of
+    the shards it was trained on. The means are in the model.
     """
     run_dir = Path(run_dir)
     metadata = {
@@ -145,6 +146,7 @@ def save_model(model, *, run_dir, classes, version, image_size, resize_side):
         "version": version,
         "image_size": image_size,
         "resize_side": resize_side,
+        "store_short_side": store_short_side,
         "kit_version": __version__,
     }
     with replacing(run_dir / "model.keras") as path:

@@ -1,0 +1,138 @@
+"""Tars read where they lie: members are listed by offset, and nothing is ever extracted."""
+
+import gzip
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from kit.prep import paths
+
+BLOCK = 512  # bytes; headers and members begin at multiples of it
+MAX_NAME_BYTES = 2**16  # of a member's long name or its pax header
+MAX_UNPACKED_BYTES = 2**33  # of a .tar.gz; ImageNet's boxes have less than 1 GiB
+LINKS_AND_DEVICES = (
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.FIFOTYPE,
+)
+
+
+class Member(NamedTuple):
+    name: str
+    problem: str  # why it cannot be taken; "" for a plain file
+    start: int  # of its first byte in the archive
+    size: int  # bytes
+
+
+def read_members(file, start: int = 0, end: int = MAX_UNPACKED_BYTES) -> Iterator[Member]:
+    """List the members, folders left out, of the tar between two offsets of an open file.
+
+    Only headers are read. Raises ValueError for what is no tar, and for a member that reaches
+    beyond the end.
+    """
+    extended = {}  # what a long name or a pax header says of the member behind it
+    while header := _read_header(file, start, end):
+        start += BLOCK
+        size = header.size
+        if header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):
+            extended |= _read_extended(file, header)
+        elif header.type not in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
+            size = 0 if header.type in LINKS_AND_DEVICES else extended.get("size", size)
+            name = extended.get("path", header.name)
+            if not 0 <= size <= end - start:
+                raise ValueError(f"{paths.printable(name)[:200]} claims {size:,} bytes")
+            if header.type != tarfile.DIRTYPE:
+                yield Member(name, _problem(name, header.type, extended), start, size)
+            extended = {}
+        start += -(-size // BLOCK) * BLOCK
+
+
+@contextmanager
+def open_tar(path: str):
+    """Open a .tar or .tar.gz; what makes it unreadable is told in one line that names it."""
+    try:
+        with paths.open_file(path) as file:
+            yield gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"archive {paths.printable(path)} cannot be read ({error}): get it again"
+        ) from None
+
+
+def read_files(path: str, wanted: dict[str, int]) -> dict[str, bytes]:
+    """Read the members of a .tar.gz whose base names are `wanted` (name: most bytes)."""
+    found = {}
+    with open_tar(path) as file:
+        for member in read_members(file):
+            name = base_name(member)
+            if name in wanted and not member.problem:
+                found[name] = read_member(file, member, wanted[name])
+                if len(found) == len(wanted):
+                    break
+    return found
+
+
+def read_member(file, member: Member, limit: int) -> bytes:
+    """Read one member; ValueError when it has more than `limit` bytes or is cut short."""
+    if member.size > limit:
+        raise ValueError(f"{paths.printable(member.name)} has more than {limit:,} bytes")
+    file.seek(member.start)
+    data = file.read(member.size)
+    if len(data) != member.size:
+        raise ValueError(f"{paths.printable(member.name)} is cut short")
+    return data
+
+
+def base_name(member: Member) -> str:
+    return member.name.rpartition("/")[2]
+
+
+def _read_header(file, start: int, end: int) -> tarfile.TarInfo | None:
+    """Read the header at `start`; None at the tar's end."""
+    file.seek(start)
+    block = file.read(max(0, min(BLOCK, end - start)))
+    if not block.strip(b"\0") and len(block) in (0, BLOCK):
+        return None
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise ValueError(f"no tar header at byte {start:,}: {error}") from None
+    if header.size < 0:
+        raise ValueError(f"{paths.printable(header.name)[:200]} claims {header.size:,} bytes")
+    return header
+
+
+def _read_extended(file, header: tarfile.TarInfo) -> dict:
+    """Read a long name, or a pax header's path and size and whether it tells of a sparse file."""
+    if header.size > MAX_NAME_BYTES:
+        raise ValueError(f"a header of {header.size:,} bytes")
+    data = file.read(header.size)
+    if header.type == tarfile.GNUTYPE_LONGNAME:
+        return {"path": os.fsdecode(data.rstrip(b"\0"))}
+    found = {}
+    while data:  # lines such as "28 path=n01440764_1.JPEG\n", each headed by its own length
+        length = re.match(rb"(\d{1,5}) ", data)
+        end = int(length[1]) if length else 0
+        if not length or not length.end() < end <= len(data):
+            raise ValueError("a pax header that is none")
+        key, _, value = os.fsdecode(data[length.end() : end - 1]).partition("=")
+        if key == "path" or key.startswith("GNU.sparse."):
+            found[key] = value
+        elif key == "size" and re.fullmatch("[0-9]{1,20}", value):
+            found[key] = int(value)
+        data = data[end:]
+    return found
+
+
+def _problem(name: str, kind: bytes, extended: dict) -> str:
+    if kind not in (tarfile.REGTYPE, tarfile.AREGTYPE) or any("sparse" in key for key in extended):
+        return "a link, a device or a sparse file"
+    if name.startswith("/") or ".." in name.split("/"):
+        return "a path that leads out of the archive"
+    return ""

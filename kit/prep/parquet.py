@@ -1,0 +1,110 @@
+"""Hugging Face's parquet files of images: a column `image` of bytes and path, a column `label`.
+
+One image is read by reading the row group in which it stands, a hundred images as a rule: parquet
+offers no finer access. Where the disk is slow, the tars are the better source.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kit.prep import paths
+from kit.prep.paths import printable
+
+SPLITS = {"train": "train", "validation": "validation", "val": "validation"}  # by file name
+NAME = re.compile(r"(.+)_(n\d{8})(\.\w+)", re.DOTALL)  # n01440764_10026_n01440764.JPEG
+
+
+class Row(NamedTuple):
+    label: int
+    wnid: str  # that the image's path ends with, or ""
+    name: str  # of the image's file, without it
+    place: int  # from 0, in the parquet file
+
+
+def find_files(root: str) -> dict[str, list[str]]:
+    """List the parquet files of each split, by how their names begin; {} where there are none."""
+    for folder in (root, paths.join(root, "data")):
+        entries = [entry for entry in paths.scan(folder) if entry.name.endswith(".parquet")]
+        found = {"train": [], "validation": []}
+        for entry in entries:
+            if split := SPLITS.get(re.split(r"[-.]", entry.name)[0]):
+                found[split].append(entry.path)
+        if found["train"]:
+            return found
+        if entries:
+            raise FileNotFoundError(
+                f"{folder} holds {printable(entries[0].name)} but no train-*.parquet: add it"
+            )
+    return {}
+
+
+def read_rows(path: str) -> Iterator[Row]:
+    """List the images of a parquet file; their bytes are not read. Raises ValueError."""
+    stem = path.rpartition("/")[2].removesuffix(".parquet")
+    place = 0
+    try:
+        for batch in _open(path).iter_batches(columns=["image.path", "label"]):
+            names = batch.column("image").field("path").to_pylist()
+            for name, label in zip(names, batch.column("label").to_pylist(), strict=True):
+                if not isinstance(label, int) or not 0 <= label < 2**31:
+                    raise ValueError(f"row {place} has the label {label!r}")
+                name = (name or f"{stem}-{place}").rpartition("/")[2]
+                found = NAME.fullmatch(name)
+                wnid = found[2] if found else ""
+                yield Row(label, wnid, found[1] + found[3] if found else name, place)
+                place += 1
+    except (ValueError, KeyError, OSError) as error:  # pyarrow's own errors are of these kinds
+        raise ValueError(f"{printable(path)} cannot be read: {_line(error)}") from None
+
+
+def read_class_names(path: str) -> list[str]:
+    """Give the names of the labels, as Hugging Face writes them in the file's head; [] if none."""
+    head = (_open(path).schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        names = json.loads(head)["info"]["features"]["label"]["names"]
+        return [str(name) for name in names]
+    except (ValueError, LookupError, TypeError):
+        return []
+
+
+def read_image(path: str, place: int) -> bytes:
+    """Read one image's bytes; raises OSError when the file does not hold it (any more)."""
+    file = _open(path)
+    try:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if place < rows:
+                data = _read_group(path, group)[place].as_py()
+                return data if data is not None else b""
+            place -= rows
+    except (ValueError, KeyError) as error:
+        raise OSError(_line(error)) from None
+    raise OSError("it has fewer rows than when it was listed")
+
+
+@functools.lru_cache(maxsize=16)
+def _open(path: str):
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"{path} needs pyarrow ({error}): pip install -e '.[parquet]'"
+        ) from None
+    try:
+        return pyarrow.parquet.ParquetFile(paths.open_file(path))
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{printable(path)} cannot be read: {_line(error)}") from None
+
+
+@functools.lru_cache(maxsize=1)
+def _read_group(path: str, group: int):
+    table = _open(path).read_row_group(group, columns=["image.bytes"])
+    return table.column("image").combine_chunks().field("bytes")
+
+
+def _line(error: Exception) -> str:
+    return printable(str(error).partition("\n")[0])[:200]

@@ -1,0 +1,67 @@
+"""One image's bytes and boxes, from wherever the index says that they are.
+
+Any process may call this, also on another machine that sees the same files.
+"""
+
+from kit.prep import boxes, parquet, paths
+from kit.prep.paths import printable
+
+MAX_FILE_BYTES = 2**28  # of one image; ImageNet's largest has 15 million
+
+
+def read_image(image) -> bytes:
+    """Read the image's encoded bytes.
+
+    Raises ValueError for a file that is too large to be one, and OSError in one line for what
+    cannot be read, or has changed since it was listed.
+    """
+    in_parquet = image.container.endswith(".parquet") and image.place >= 0
+    if image.size > MAX_FILE_BYTES and not in_parquet:
+        raise ValueError(f"a file of more than {MAX_FILE_BYTES:,} bytes")
+    try:
+        if in_parquet:
+            return parquet.read_image(image.container, image.place)
+        if image.place < 0:
+            data = paths.read_file(image.path, MAX_FILE_BYTES)
+        else:
+            data = paths.read_range(image.container, image.place, image.size)
+    except OSError as error:
+        kind = type(error) if type(error).__module__ == "builtins" else OSError
+        reason = error.strerror or error
+        raise kind(f"{printable(image.path)} cannot be read ({reason})") from None
+    if len(data) != image.size:
+        raise OSError(
+            f"{printable(image.path)} had {image.size:,} bytes when it was listed and has "
+            f"{len(data):,} now: leave raw_dir alone while it is read, and start again"
+        )
+    return data
+
+
+def boxes_of(image, classes, height, width) -> list[tuple[float, float, float, float]]:
+    """Give the image's boxes: (ymin, xmin, ymax, xmax), each in [0, 1]; [] where there are none.
+
+    height, width: of the image as it came, in whose pixels Kaggle's CSV has them. Raises
+    ValueError, naming the file, for a box file that cannot be read.
+    """
+    packed = image.boxes
+    if isinstance(packed, str) and packed:
+        try:
+            data = paths.read_file(packed, boxes.MAX_XML_BYTES)
+            packed = boxes.from_xml(data, classes[image.label].wnid)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"boxes {printable(image.boxes)} cannot be read ({error}): correct or delete the "
+                "file"
+            ) from None
+    return boxes.scale(packed, height, width) if packed else []
+
+
+def source_name(image, root: str) -> str:
+    """Give where the image lies within raw_dir, in one line of UTF-8."""
+    return printable(image.path.removeprefix(f"{root}/"))
+
+
+def state_of(image, root: str) -> tuple:
+    """Give what tells the image from another, wherever raw_dir lies."""
+    where = image.boxes.removeprefix(root) if isinstance(image.boxes, str) else image.boxes
+    return image.path.removeprefix(root), image.place, image.size, where

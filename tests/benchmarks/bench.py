@@ -1,0 +1,77 @@
+"""Speed of the kit's parts against other ways to the same end: make bench PART=prep.
+
+Each figure is the median over interleaved rounds, in which ours and theirs take turns, so that a
+machine that slows down does so for both; ratios are what may be quoted. Prints a table and merges
+it into runs/bench/bench.json.
+"""
+
+import importlib
+import json
+import os
+import platform
+import statistics
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from kit import ROOT
+from kit.files import replacing
+
+RESULTS = ROOT / "runs" / "bench" / "bench.json"
+PACKAGES = ("tensorflow", "keras", "numpy", "pillow")
+
+
+def main(parts: list[str]) -> None:
+    found = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
+    known = [name for name in found if name != "bench"]
+    for part in parts or known:
+        if part not in known:
+            sys.exit(f"PART={part}: one of {', '.join(known)}")
+        figures = {name: summarise(**figure) for name, figure in load(part).measure().items()}
+        show(part, figures)
+        merge(part, figures)
+
+
+def load(part: str):
+    sys.path.insert(0, str(Path(__file__).parent))
+    return importlib.import_module(part)
+
+
+def summarise(*, ours: list[float], theirs: list[float], mark: float, unit: str) -> dict:
+    """Give the figure's line of bench.json from what the rounds measured."""
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return {
+        "ratio": statistics.median(ratios),
+        "min": min(ratios),
+        "max": max(ratios),
+        "mark": mark,
+        "unit": unit,
+        "ours": statistics.median(ours),
+        "theirs": statistics.median(theirs),
+        "rounds": len(ratios),
+    }
+
+
+def show(part: str, figures: dict) -> None:
+    print(f"{part:<22}{'ratio':>7}{'min':>7}{'max':>7}{'mark':>7}{'ours':>10}{'theirs':>10}  unit")
+    for name, line in figures.items():
+        numbers = "".join(f"{line[key]:7.2f}" for key in ("ratio", "min", "max", "mark"))
+        print(f"{name:<22}{numbers}{line['ours']:10.4g}{line['theirs']:10.4g}  {line['unit']}")
+
+
+def merge(part: str, figures: dict) -> None:
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    results["machine"] = {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load": load_average,
+    }
+    results["versions"] = {name: version(name) for name in PACKAGES}
+    results[part] = figures
+    with replacing(RESULTS) as path:
+        path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
