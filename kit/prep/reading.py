@@ -3,7 +3,10 @@
 Any process may call this, also on another machine that sees the same files.
 """
 
-from kit.prep import boxes, parquet, paths
+import numpy as np
+import tensorflow as tf
+
+from kit.prep import boxes, parquet, paths, records
 from kit.prep.paths import printable
 
 MAX_FILE_BYTES = 2**28  # of one image; ImageNet's largest has 15 million
@@ -35,6 +38,20 @@ def read_image(image) -> bytes:
             f"{len(data):,} now: leave raw_dir alone while it is read, and start again"
         )
     return data
+
+
+def glimpse(image) -> np.ndarray:
+    """Give what can be seen of an image that was mended or set aside: RGB uint8 [height, width, 3].
+
+    As much of a truncated JPEG as there is; a grey square where nothing can be decoded.
+    """
+    try:
+        encoded, _ = records.mend(read_image(image))
+        return tf.io.decode_jpeg(
+            encoded, channels=3, try_recover_truncated=True, acceptable_fraction=0.01
+        ).numpy()
+    except (ValueError, tf.errors.InvalidArgumentError):
+        return np.full([64, 64, 3], 128, np.uint8)
 
 
 def boxes_of(image, classes, height, width) -> list[tuple[float, float, float, float]]:
