@@ -73,7 +73,7 @@ def write_report(run_dir: Path) -> None:
 
 
 def summary(run_dir: Path) -> list[str]:
-    """Say where things are, and the accuracy and latency that were measured."""
+    """Say where things are, and what was measured."""
     return [
         f"executed notebooks: {run_dir / 'notebooks'}",
         f"report:             {run_dir / 'report.html'}",
@@ -83,7 +83,7 @@ def summary(run_dir: Path) -> list[str]:
 
 
 def measured(run_dir: Path) -> list[str]:
-    """Say the accuracy and latency, as far as they were measured since the model was trained."""
+    """Say what was measured: accuracy and latency only if since the model was trained."""
     lines = []
     if found := _read_newer(run_dir / "evaluation.json", run_dir / "model.json"):
         top1, top5 = found["top1"]["value"], found["top5"]["value"]
@@ -92,6 +92,11 @@ def measured(run_dir: Path) -> list[str]:
         )
     if found := _read_newer(run_dir / "latency.json", run_dir / "model.json"):
         lines.append(f"latency:            {found['total']['p50']:.1f} ms for one image (median)")
+    path = run_dir / "throughput.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rate = found["images_per_second"]["input"]
+        lines.append(f"input:              {rate:,.0f} images/s; {found['input_bound']}")
     return lines
 
 

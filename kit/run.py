@@ -5,37 +5,50 @@ value) and environment.json (what they ran on). The notebooks themselves stay as
 """
 
 import argparse
+import contextlib
 import json
 import os
-import subprocess
+import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kit import ROOT, params, record
-from kit.training import checks
+from kit import ROOT, execution, params, record, signals
+from kit.training import checks, hosts, unfinished
 
 
 def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
-    """Run the command line: 0 when all went well, 1 when a notebook failed, 2 for bad input."""
+    """Run the command line: 0 when all went well, 1 when a notebook failed, 2 for bad input.
+
+    75 after SIGTERM or the loss of another host, so that a scheduler starts it again, and 130 after
+    Ctrl-C.
+    """
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # the notebooks keep what is said on stderr
     try:
+        together = hosts.find()
         values = params.load(recipe=options.recipe, overrides=dict(options.parameters))
         tasks = plan(values, select(root / "notebooks", options.only))
+        if together.number:  # the first host does all that is no training
+            tasks = {path: given for path, given in tasks.items() if "replicas" in given}
+        check_unfinished(tasks, root)
         environment = record.environment(root)
-        check_training(tasks, environment["devices"])
-        run_dir = prepare(values, tasks, root)
+        check_training(tasks, environment["devices"], together.count)
+        run_dir = prepare(values, tasks, root, together.number)
         record.write_json(run_dir / "environment.json", environment)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    try:
-        failure = execute_all(tasks, run_dir, root)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; what was executed is in {run_dir / 'notebooks'}", file=sys.stderr)
-        return 130
+    failure = ""
+    with contextlib.suppress(KeyboardInterrupt), signals.taken_by(signals.Forwarder()) as asked:
+        failure = execution.execute_all(tasks, run_dir, root, asked)
+    last = failure.rpartition("\n")[2]
+    preempted = last.startswith((signals.Preempted.__name__, hosts.HostLost.__name__))
+    if asked.signal or preempted:
+        what = last if preempted else f"what was executed is in {run_dir / 'notebooks'}"
+        print(f"\ninterrupted; {what}; the same command goes on from there", file=sys.stderr)
+        return 130 if asked.signal == signal.SIGINT else signals.PREEMPTED
+    (run_dir / execution.LEDGER).unlink(missing_ok=True)
     record.write_report(run_dir)
     if failure:
         print(f"\n{failure}", file=sys.stderr)
@@ -45,12 +58,21 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m kit")
+    parser = argparse.ArgumentParser(
+        prog="python -m kit",
+        epilog="other commands, each with its --help: doctor, data-service",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute the notebooks with parameters")
-    run.add_argument("--recipe", help="a name in kit/recipes, or a YAML file of parameters")
+    add_parameter_options(run)
     run.add_argument("--only", metavar="02,03", help="only the notebooks that begin so")
-    run.add_argument(
+    return parser
+
+
+def add_parameter_options(parser: argparse.ArgumentParser) -> None:
+    """Let a command take a recipe and single parameters, as `recipe` and `parameters`."""
+    parser.add_argument("--recipe", help="a name in kit/recipes, or a YAML file of parameters")
+    parser.add_argument(
         *("-p", "--parameter"),
         dest="parameters",
         nargs=2,
@@ -59,7 +81,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("NAME", "VALUE"),
         help="one parameter of params.yaml; can be given again",
     )
-    return parser
 
 
 def select(notebooks_dir: Path, only: str | None) -> list[Path]:
@@ -98,31 +119,54 @@ def plan(values: dict, notebooks: Sequence[Path]) -> dict[Path, dict]:
     return tasks
 
 
-def check_training(tasks: dict[Path, dict], devices: Sequence[str]) -> None:
-    """Raise ValueError for parameters that would fail a training which hours of work precede."""
+def check_training(tasks: dict[Path, dict], devices: Sequence[str], count: int = 1) -> None:
+    """Raise ValueError for parameters that would fail a training which hours of work precede.
+
+    `devices` are those of each of `count` hosts.
+    """
     gpus = sum(device.startswith("GPU") for device in devices)
     for parameters in tasks.values():
         if "replicas" in parameters:
-            replicas = parameters["replicas"] or gpus or 1
+            replicas = (parameters["replicas"] or gpus or 1) * count
             checks.check_batch(batch_size=parameters["batch_size"], replicas=replicas)
             checks.check_precision(precision=parameters["precision"], replicas=replicas)
+        if "expected_top1" in parameters:
+            checks.check_bands(
+                expected_top1=parameters["expected_top1"], outside_band=parameters["outside_band"]
+            )
+        if {"image_size", "resize_side"} <= parameters.keys():
             checks.check_sizes(
                 image_size=parameters["image_size"], resize_side=parameters["resize_side"]
             )
+        if parameters.get("data_service"):
+            from kit.pipeline import service  # TensorFlow's import takes seconds
+
+            deterministic = parameters["deterministic"]
+            service.check(data_service=parameters["data_service"], deterministic=deterministic)
 
 
-def prepare(values: dict, tasks: dict[Path, dict], root: Path) -> Path:
+def check_unfinished(tasks: dict[Path, dict], root: Path) -> None:
+    """Raise ValueError when a training would go on in a run_dir with other parameters."""
+    for parameters in tasks.values():
+        if "checkpoint_minutes" in parameters:
+            told = {name: value for name, value in parameters.items() if name != "replicas"}
+            unfinished.check(root / parameters["run_dir"], told)  # 0 replicas may be any number
+
+
+def prepare(values: dict, tasks: dict[Path, dict], root: Path, host: int = 0) -> Path:
     """Make the run's folder with params.json in it, and return its path.
 
     A run of some notebooks over an earlier run's folder leaves the values of the others as that
-    run wrote them. Raises ValueError for a folder that holds the kit, OSError for one that cannot
-    be made.
+    run wrote them. A `host` that is not number 0 gets a folder of its own in it. Raises ValueError
+    for a folder that holds the kit, OSError for one that cannot be made.
     """
     run_dir = root / values["run_dir"]
     if run_dir.resolve() in (root.resolve(), *root.resolve().parents):
         raise ValueError(
             f"run_dir: {values['run_dir']!r} holds the kit itself; write for example runs/mine"
         )
+    if host:
+        run_dir /= f"host-{host}"
     (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
     path = run_dir / "params.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -130,124 +174,3 @@ def prepare(values: dict, tasks: dict[Path, dict], root: Path) -> Path:
     kept = {name: earlier[name] for name in values if name in earlier and name not in used}
     record.write_json(path, values | kept)
     return run_dir
-
-
-def execute_all(tasks: dict[Path, dict], run_dir: Path, root: Path) -> str:
-    """Execute the notebooks in order up to the first failure; return what to say of it, or ""."""
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError, strip_color
-
-    outputs = {notebook: run_dir / "notebooks" / notebook.name for notebook in tasks}
-    for output in outputs.values():
-        output.unlink(missing_ok=True)  # or the report of a failure would show an older run's
-    for notebook, output in outputs.items():
-        print(f"== {notebook.stem}", flush=True)
-        started = time.monotonic()
-        try:
-            execute(notebook, output, tasks[notebook], root)
-        except PapermillExecutionError as error:
-            lines = strip_color("\n".join(error.traceback)).rstrip().splitlines()
-            return _failure(output, lines[-12:])
-        except DeadKernelError:
-            return _failure(output, ["the kernel died; was it out of memory? lower batch_size"])
-        print(f"== {notebook.stem}: done in {time.monotonic() - started:.0f} s", flush=True)
-    return ""
-
-
-def execute(notebook: Path, output: Path, parameters: dict, root: Path) -> None:
-    """Execute one notebook through papermill in the folder `root`, echoing its streams."""
-    import papermill
-
-    echoes = Echo(sys.stdout), Echo(sys.stderr)
-    try:
-        papermill.execute_notebook(
-            _unformatted(notebook),
-            _unformatted(output),
-            parameters,
-            cwd=root,
-            kernel_name="python3",
-            language="python",
-            kernel_manager_class=_own_kernel(),
-            progress_bar=False,
-            coalesce_streams=True,  # a progress bar redrawn 3,000 times is one output
-            stdout_file=echoes[0],
-            stderr_file=echoes[1],
-        )
-    finally:
-        for echo in echoes:
-            echo.end()
-
-
-def _unformatted(path: Path) -> str:
-    """Give the path as papermill's str.format will leave it."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _own_kernel() -> type:
-    """Give a kernel manager that sees no kernel but the running interpreter's.
-
-    Jupyter takes the first kernel called python3 on its search path, and one in the home folder
-    may belong to another Python. With no folder to search it makes the one of sys.executable.
-    The traffic is encrypted: other users of the machine can reach its ports.
-    """
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpecManager
-    from traitlets import default
-
-    class OwnKernel(AsyncKernelManager):
-        @default("kernel_spec_manager")
-        def _search_nowhere(self):
-            return KernelSpecManager(parent=self, kernel_dirs=[])
-
-        @default("transport_encryption")
-        def _encrypt(self):
-            return "auto"
-
-        async def _start_silent(self, **options):
-            # its stderr comes as messages; ipykernel would print all of it here a second time
-            await super()._async_start_kernel(**options, stderr=subprocess.DEVNULL)
-
-        start_kernel = _start_silent
-
-    return OwnKernel
-
-
-class Echo:
-    """A stream that passes text on, a line at a time and only as it was last drawn.
-
-    On a terminal every redraw passes. What TensorFlow says of itself as it starts does not.
-    """
-
-    def __init__(self, stream):
-        self.stream = stream
-        self.line = ""
-
-    def write(self, text: str) -> None:
-        text = record.CHATTER.sub("", text)
-        if self.stream.isatty():
-            self.stream.write(text)
-            return
-        *lines, rest = (self.line + text).split("\n")
-        for line in lines:
-            self.stream.write(_last_drawn(line) + "\n")
-        self.line = _last_drawn(rest) + rest[len(rest.rstrip("\r")) :]
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-    def end(self) -> None:
-        if self.line:
-            self.write("\n")
-            self.flush()
-
-
-def _last_drawn(line: str) -> str:
-    return line.rstrip("\r").rpartition("\r")[2]
-
-
-def _failure(output: Path, lines: Sequence[str]) -> str:
-    cells = json.loads(output.read_text(encoding="utf-8"))["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code" and cell["source"]]
-    started = sum(bool(cell["metadata"]["papermill"]["start_time"]) for cell in code)
-    where = f"{output.stem} failed in cell [{started}]; executed so far: {output}"
-    return "\n".join([where, *lines])

@@ -4,6 +4,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import pytest
+from tensorflow.python.framework.config import disable_op_determinism
 
 from kit.training.strategy import logical_cpus, make_strategy
 
@@ -21,6 +22,7 @@ def one_replica():
 
 
 @pytest.fixture(autouse=True)
-def default_precision():
+def defaults_again():
     yield
     keras.config.set_dtype_policy("float32")
+    disable_op_determinism()  # TensorFlow shows no public way back; Keras forbids XLA under it

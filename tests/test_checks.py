@@ -1,6 +1,12 @@
 import pytest
 
-from kit.training.checks import check_batch, check_precision, check_sizes
+from kit.training.checks import (
+    check_bands,
+    check_batch,
+    check_compile,
+    check_precision,
+    check_sizes,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,3 +40,32 @@ def test_the_crop_must_fit_into_the_resized_image():
         check_sizes(image_size=64, resize_side=36)
     with pytest.raises(ValueError, match="image_size: 16 .* take 32 or more"):
         check_sizes(image_size=16, resize_side=18)
+
+
+@pytest.mark.parametrize("bands", [[], [[2, 0.06, 0.09], [90, 0.76, 0.77]], [[1, 0, 1]]])
+def test_a_band_is_an_epoch_and_two_shares(bands):
+    check_bands(expected_top1=bands, outside_band="warn")
+
+
+@pytest.mark.parametrize(
+    "band",
+    [3, [90, 0.76], [0, 0.1, 0.2], [2, 0.3, 0.2], [90, 76, 77], ["2", 0.1, 0.2], [1.5, 0, 1]],
+)
+def test_another_band_is_named(band):
+    with pytest.raises(ValueError, match="expected_top1: .* is no .epoch, lowest, highest., such"):
+        check_bands(expected_top1=[[1, 0.1, 0.2], band], outside_band="stop")
+
+
+def test_what_to_do_outside_of_a_band_is_one_of_two():
+    with pytest.raises(ValueError, match='outside_band: "ignore" is not one of warn, stop'):
+        check_bands(expected_top1=[], outside_band="ignore")
+
+
+def test_settings_that_are_wrong_on_several_replicas_pass_on_one():
+    settings = {"clipnorm": 1.0, "jit_compile": True, "momentum": 0.9}
+    check_compile(replicas=1, **settings)
+    check_compile(replicas=2, momentum=0.9, clipnorm=None, jit_compile="auto")
+    with pytest.raises(ValueError, match="clipnorm: 1.0 on 2 replicas clips each .* train on one"):
+        check_compile(replicas=2, **settings)
+    with pytest.raises(ValueError, match="steps_per_execution: 4 .* leave it at 1"):
+        check_compile(replicas=1, steps_per_execution=4)

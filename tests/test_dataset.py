@@ -1,6 +1,7 @@
 from collections import Counter
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +16,7 @@ CROP = {
     "area_range": [0.05, 1.0],
     "max_attempts": 100,
 }
+WHOLE = {"area_range": [0.999, 1.0], "aspect_ratio_range": [1.3, 1.36], "min_object_covered": 0.99}
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,9 @@ def data_dir(tmp_path_factory):
 
 
 def training(data_dir, **changes):
-    settings = {"batch_size": 5, "image_size": 32, "interleave_shards": 2, "shuffle_buffer": 10}
+    settings = {"batch_size": 5, "image_size": 32, "shuffle_shards": 3}
     settings |= {"seed": 0, "deterministic": True} | CROP
+    settings |= {"scaled_decode": False, "ram_budget": 100}
     return dataset.training_dataset(data_dir=data_dir, **settings | changes)
 
 
@@ -47,12 +50,7 @@ def test_training_batches_are_whole_and_uint8(data_dir):
 
 def test_each_pass_holds_every_image_once(data_dir):
     """A window that is always the whole photograph tells which photograph an image is."""
-    whole = {
-        "area_range": [0.999, 1.0],
-        "aspect_ratio_range": [1.3, 1.36],
-        "min_object_covered": 0.99,
-    }
-    batches = take(training(data_dir, batch_size=24, **whole), 3)
+    batches = take(training(data_dir, batch_size=24, **WHOLE), 3)
     first, *others = (Counter(brightness(images)) for images, _ in batches)
     assert len(first) == 24
     for other in others:
@@ -67,12 +65,70 @@ def brightness(images):
     return [round(float(image.astype("float64").mean()), 3) for image in images]
 
 
+def assert_same(one, other):
+    for (images, labels), (other_images, other_labels) in zip(one, other, strict=True):
+        np.testing.assert_array_equal(images, other_images)
+        np.testing.assert_array_equal(labels, other_labels)
+
+
 def test_the_seed_decides_order_crops_and_flips(data_dir):
     one, same, other = (take(training(data_dir, seed=seed), 8) for seed in (1, 1, 2))
-    for (images, labels), (same_images, same_labels) in zip(one, same, strict=True):
-        np.testing.assert_array_equal(images, same_images)
-        np.testing.assert_array_equal(labels, same_labels)
+    assert_same(one, same)
     assert any(np.any(a[1] != b[1]) for a, b in zip(one, other, strict=True))
+
+
+def test_tensorflows_own_seed_changes_nothing(data_dir):
+    one = take(training(data_dir), 5)
+    keras.utils.set_random_seed(99)
+    assert_same(one, take(training(data_dir), 5))
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 13])  # a pass is 4.8 steps
+def test_starting_at_a_step_equals_skipping_to_it(data_dir, step):
+    whole = take(training(data_dir), step + 4)
+    assert_same(whole[step:], take(training(data_dir, start_step=step), 4))
+
+
+def test_a_pass_need_not_be_whole_batches(data_dir):
+    names = [name for step in range(4) for name in batch_names(data_dir, step, batch_size=18)]
+    assert [len(set(names[at : at + 24])) for at in (0, 24, 48)] == [24, 24, 24]
+
+
+def batch_names(data_dir, step, batch_size=5):
+    settings = {"seed": 0, "batch_size": batch_size, "shuffle_shards": 3}
+    return dataset.batch_names(data_dir=data_dir, step=step, **settings)
+
+
+def test_the_names_are_those_of_the_batch(data_dir):
+    labels = {
+        example["filename"].numpy().decode(): int(example["label"])
+        for example in dataset.encoded_examples(data_dir=data_dir, split="train")
+    }
+    for step, (_, expected) in enumerate(take(training(data_dir), 7)):
+        assert [labels[name] for name in batch_names(data_dir, step)] == expected.tolist()
+
+
+def test_two_workers_share_the_batch_of_one(data_dir):
+    whole = take(training(data_dir, batch_size=6, start_step=2), 9)
+    parts = [
+        take(training(data_dir, batch_size=6, start_step=2, worker=worker, workers=2), 9)
+        for worker in (0, 1)
+    ]
+    joined = [
+        tuple(np.concatenate(halves) for halves in zip(*step, strict=True))
+        for step in zip(*parts, strict=True)
+    ]
+    assert_same(whole, joined)
+    with pytest.raises(ValueError, match="batch_size: 5 does not divide among 2 workers"):
+        training(data_dir, batch_size=5, workers=2)
+
+
+def test_without_determinism_each_pass_still_holds_every_image_once(data_dir):
+    images = np.concatenate(
+        [images for images, _ in take(training(data_dir, deterministic=False, **WHOLE), 24)]
+    )
+    counts = Counter(brightness(images))
+    assert len(counts) == 24 and set(counts.values()) == {5}
 
 
 def test_an_image_gets_another_crop_in_each_pass(data_dir):
@@ -81,13 +137,6 @@ def test_an_image_gets_another_crop_in_each_pass(data_dir):
     mirrored = {image[:, ::-1].tobytes() for image in batches[1][0]}
     assert len(one) == 24
     assert not one & (other | mirrored)
-
-
-def test_classes_are_mixed_within_a_batch(data_dir):
-    """Class-sorted shards would give batches of one class."""
-    assert all(
-        len(set(labels.tolist())) > 1 for _, labels in take(training(data_dir, batch_size=8), 3)
-    )
 
 
 def test_evaluation_gives_each_image_once_and_in_order(data_dir):
@@ -106,6 +155,20 @@ def test_evaluation_images_are_those_of_the_preprocessing(data_dir):
     ):
         expected = preprocessing.evaluation_image(example["encoded"], image_size=32, resize_side=36)
         np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("workers, batch_size", [(2, 8), (3, 9), (5, 5)])
+def test_workers_share_the_evaluation(data_dir, workers, batch_size):
+    """Twelve images: the last batch holds 4, 3 or 2, so that at last some workers get none."""
+    whole = [image.tobytes() for images, _ in evaluation(data_dir) for image in images.numpy()]
+    parts = [
+        list(evaluation(data_dir, batch_size=batch_size, worker=worker, workers=workers))
+        for worker in range(workers)
+    ]
+    steps = [[images.numpy() for images, _ in step] for step in zip(*parts, strict=True)]
+    assert len(steps) == -(-12 // batch_size)
+    assert {len(share) for step in steps[:-1] for share in step} == {batch_size // workers}
+    assert [image.tobytes() for step in steps for share in step for image in share] == whole
 
 
 def test_two_replicas_share_the_batch_of_one(data_dir, two_replicas):

@@ -22,6 +22,7 @@ SMALL = {
     "train_shards": "2",
     "validation_shards": "1",
     "latency_runs": "3",
+    "measured_seconds": "0.1",
     "decay_epochs": "[1]",
     "quarantine_budget": "0.1",
 }
@@ -59,6 +60,7 @@ def test_a_folder_becomes_a_model_and_its_numbers(own_photographs):
     assert evaluation["images"] == 2  # a tenth of each class, one at the least
     assert {"value", "low", "high"} <= set(evaluation["top1"])
     assert json.loads((root / "run" / "latency.json").read_text())["total"]["p50"] > 0
+    assert json.loads((root / "run" / "throughput.json").read_text())["images_per_second"]["real"]
     with (root / "run" / "history.csv").open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
     assert rates == pytest.approx([0.05 / 3, 0.1 / 3])  # the recipe warms up over two epochs
@@ -77,14 +79,15 @@ def test_the_unreadable_photograph_is_set_aside_and_counted(own_photographs):
 def test_the_run_leaves_its_record(own_photographs):
     root, done = own_photographs
     executed = sorted((root / "run" / "notebooks").iterdir())
-    assert [path.stem[:2] for path in executed] == ["01", "02", "03", "04"]
+    assert [path.stem[:2] for path in executed] == ["01", "02", "03", "04", "05"]
     for path in executed:
         cells = nbformat.read(path, as_version=4).cells
         assert any("injected-parameters" in cell.metadata.get("tags", []) for cell in cells)
     assert json.loads((root / "run" / "params.json").read_text())["image_size"] == 32
     report = (root / "run" / "report.html").read_text()
     assert report.count("data:image/png;base64") >= 10
-    for figure in ("loss", "cross_entropy", "l2_loss", "accuracy", "confusion", "latency"):
+    figures = ("loss", "cross_entropy", "l2_loss", "accuracy", "confusion", "latency", "waterfall")
+    for figure in figures:
         assert (root / "run" / "figures" / f"{figure}.png").stat().st_size > 5000
     assert "report.html" in done.stdout and "top-1" in done.stdout
 

@@ -1,6 +1,9 @@
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from kit.pipeline import preprocessing
 
@@ -134,8 +137,9 @@ def test_without_a_fitting_window_the_whole_image_is_taken():
     np.testing.assert_array_equal(flat, [0, 0, 10, 1000])
 
 
-def training(encoded, boxes, seed):
-    return preprocessing.training_image(encoded, boxes, seed, image_size=48, **CROP)
+def training(encoded, boxes, seed, image_size=48, scaled_decode=False):
+    size = {"image_size": image_size, "scaled_decode": scaled_decode}
+    return preprocessing.training_image(encoded, boxes, seed, **size, **CROP)
 
 
 def test_a_training_image_is_its_window_resized_and_perhaps_flipped():
@@ -152,6 +156,34 @@ def test_a_training_image_is_its_window_resized_and_perhaps_flipped():
         assert min(straight, mirrored) < 1.0
         flipped += mirrored < straight
     assert 3 <= flipped <= 17  # 10 expected
+
+
+@pytest.mark.parametrize("ratio", [2, 4, 8])
+def test_a_scaled_decode_is_pillows_of_the_same_window(ratio):
+    encoded = jpeg(320, 480)
+    window = np.array([16, 32, 160, 192], "int32")
+    ours = everywhere(
+        lambda x: preprocessing.decode_window(
+            x, window, image_size=160 // ratio, scaled_decode=True
+        ),
+        encoded,
+    )
+    picture = Image.open(io.BytesIO(encoded.numpy()))
+    picture.draft("RGB", (480 // ratio, 320 // ratio))
+    top, left, height, width = (number // ratio for number in window)
+    theirs = np.asarray(picture)[top : top + height, left : left + width]
+    assert ours.shape == theirs.shape == (160 // ratio, 192 // ratio, 3)
+    inside = np.s_[1:-1, 1:-1]  # a crop decoded alone lacks its neighbours' colours
+    assert np.abs(ours[inside].astype(int) - theirs[inside]).mean() < 1
+
+
+def test_only_large_windows_are_decoded_smaller():
+    encoded = jpeg(120, 160)
+    for number in range(12):
+        seed = [9, number]
+        large = min(window(seed, height=120, width=160)[2:]) >= 2 * 40
+        exact, scaled = (training(encoded, NO_BOX, seed, 40, scaled) for scaled in (False, True))
+        assert np.any(exact != scaled) == large
 
 
 def test_the_seed_decides_the_image():

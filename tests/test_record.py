@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -93,3 +94,14 @@ def test_the_commit_of_a_repository_around_the_folder_is_not_ours(tmp_path):
 def test_an_absent_package_has_no_version():
     assert record._version("no-such-package-here") is None
     assert record._version("pytest") == pytest.__version__
+
+
+def test_the_summary_tells_the_speed_of_the_input(tmp_path):
+    measured = {
+        "images_per_second": {"input": 5147.2},
+        "input_bound": "input-bound: no (0% waiting)",
+    }
+    (tmp_path / "throughput.json").write_text(json.dumps(measured))
+    assert record.measured(tmp_path) == [
+        "input:              5,147 images/s; input-bound: no (0% waiting)"
+    ]

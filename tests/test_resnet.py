@@ -6,6 +6,7 @@ from kit.model.resnet import resnet50
 
 SETTINGS = {
     "channel_means": [123.68, 116.779, 103.939],
+    "batch_norm": "per_replica",
     "batch_norm_momentum": 0.9,
     "batch_norm_epsilon": 1.001e-5,
     "zero_gamma": False,
@@ -155,3 +156,14 @@ def test_an_unknown_version_is_named():
 def test_zero_gamma_is_refused_in_version_2():
     with pytest.raises(ValueError, match="zero_gamma"):
         resnet50(classes=10, version="2", **SETTINGS | {"zero_gamma": True})
+
+
+def test_batch_norm_is_over_the_images_that_the_rule_names():
+    for rule, synchronized in (("per_replica", False), ("synchronized", True)):
+        model = resnet50(
+            classes=10, version="1.5", width=8, stage_sizes=(1,), **SETTINGS | {"batch_norm": rule}
+        )
+        norms = [layer for layer in model.layers if "norm" in layer.name]
+        assert {layer.synchronized for layer in norms} == {synchronized}
+    with pytest.raises(ValueError, match='batch_norm: "global" is not one of per_replica, sync'):
+        resnet50(classes=10, version="1.5", **SETTINGS | {"batch_norm": "global"})

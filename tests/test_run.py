@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 import os
@@ -13,7 +14,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from kit import ROOT, params, run
+from kit import ROOT, execution, params, run
+from kit.training import unfinished
 
 FIRST = """
 import os, sys, time
@@ -183,7 +185,7 @@ def test_a_kernel_that_dies_is_a_failure_of_its_cell(tmp_path):
     die = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     notebook = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", die)
     (tmp_path / "notebooks_done" / "notebooks").mkdir(parents=True)
-    failure = run.execute_all({notebook: {}}, tmp_path / "notebooks_done", tmp_path)
+    failure = execution.execute_all({notebook: {}}, tmp_path / "notebooks_done", tmp_path)
     assert failure.startswith("01_first failed in cell [2]; ")
     assert "the kernel died" in failure
 
@@ -194,8 +196,8 @@ def test_an_interrupt_leaves_no_kernel_behind(tmp_path):
     notebook = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", tell, sleep)
     (tmp_path / "done" / "notebooks").mkdir(parents=True)
     program = (
-        "import sys; from pathlib import Path; from kit import run;"
-        "run.execute_all({Path(sys.argv[1]): {}}, Path('done'), Path.cwd())"
+        "import sys; from pathlib import Path; from kit import execution;"
+        "execution.execute_all({Path(sys.argv[1]): {}}, Path('done'), Path.cwd())"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(notebook)],
@@ -208,6 +210,82 @@ def test_an_interrupt_leaves_no_kernel_behind(tmp_path):
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) != 0
     eventually(lambda: not is_alive(kernel))
+
+
+TRAIN = """
+import os, signal, time
+from kit import signals
+with signals.taken_by(signals.Interruption()) as interruption:
+    os.rename("part", "pid")
+    while not interruption.signal:
+        time.sleep(0.05)
+time.sleep(1)  # saves
+open("saved", "w").close()
+raise interruption.error("saved after step 7")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "cell", "code", "line"),
+    [
+        (signal.SIGTERM, TRAIN, 75, "interrupted; Preempted: SIGTERM: saved after step 7; "),
+        (signal.SIGINT, TRAIN, 130, "interrupted; Preempted: SIGTERM: saved after step 7; "),
+        (
+            signal.SIGTERM,
+            "os.rename('part', 'pid')\nimport time\ntime.sleep(60)",
+            75,
+            "interrupted; ",
+        ),
+    ],
+)
+def test_a_signal_reaches_the_kernel_which_may_save_first(tmp_path, number, cell, code, line):
+    tell = "import os, pathlib\npathlib.Path('part').write_text(str(os.getpid()))"
+    write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", tell, cell)
+    write_notebook(tmp_path, "02_second", "seed: int = 5  # chance", "open('second', 'w')")
+    program = "import sys; from pathlib import Path; from kit import run;"
+    program += "sys.exit(run.main(['run', '-p', 'run_dir', 'runs/x'], root=Path.cwd()))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    kernel = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == code
+    assert said.splitlines()[-1].startswith(line)
+    assert (tmp_path / "saved").exists() == (cell is TRAIN)
+    assert not (tmp_path / "second").exists()
+    eventually(lambda: not is_alive(kernel))
+
+
+def test_an_interrupted_run_goes_on_with_the_notebook_in_which_it_was(tmp_path):
+    stop = "import os\nif os.path.exists('stop'):\n    raise type('Preempted', (Exception,), {})"
+    write_notebook(tmp_path, "01_first", "seed: int = 5", "open('first', 'a').write('x')")
+    write_notebook(tmp_path, "02_second", "seed: int = 5", stop)
+    (tmp_path / "stop").touch()
+    arguments = ("-p", "run_dir", "runs/x")
+    assert call(tmp_path, *arguments).code == 75
+    (tmp_path / "stop").unlink()
+    result = call(tmp_path, *arguments)
+    assert "== 01_first: done before the interruption\n== 02_second\n" in result.out
+    assert (tmp_path / "first").read_text() == "x"
+    assert "Title of 01_first" in (tmp_path / "runs/x/report.html").read_text(encoding="utf-8")
+    assert call(tmp_path, *arguments).code == 0  # it has come to its end: now all runs again
+    assert (tmp_path / "first").read_text() == "xx"
+
+
+def test_an_interrupted_run_with_other_values_starts_at_the_first_notebook(tmp_path):
+    one = write_notebook(tmp_path, "01_first", "seed: int = 5")
+    (tmp_path / "done" / "notebooks").mkdir(parents=True)
+    execution.execute_all({one: {"seed": 5}}, tmp_path / "done", tmp_path)
+    count = functools.partial(execution.executed_before, run_dir=tmp_path / "done")
+    assert count({one: {"seed": 5}}) == 1
+    assert count({one: {"seed": 6}}) == 0
+    write_notebook(tmp_path, "01_first", "seed: int = 5", "print('another')")
+    assert count({one: {"seed": 5}}) == 0
 
 
 def eventually(condition, seconds: float = 30):
@@ -312,7 +390,7 @@ def test_a_run_of_some_notebooks_keeps_the_recorded_values_of_the_others(tmp_pat
 )
 def test_in_a_file_only_what_was_last_drawn_of_a_line_is_echoed(chunks, expected):
     stream = io.StringIO()
-    echo = run.Echo(stream)
+    echo = execution.Echo(stream)
     for chunk in chunks:
         echo.write(chunk)
     echo.end()
@@ -322,7 +400,7 @@ def test_in_a_file_only_what_was_last_drawn_of_a_line_is_echoed(chunks, expected
 def test_on_a_terminal_every_redraw_is_echoed():
     stream = io.StringIO()
     stream.isatty = lambda: True
-    echo = run.Echo(stream)
+    echo = execution.Echo(stream)
     echo.write("10 %\r")
     echo.write("20 %\r")
     assert stream.getvalue() == "10 %\r20 %\r"
@@ -330,7 +408,7 @@ def test_on_a_terminal_every_redraw_is_echoed():
 
 def test_what_tensorflow_says_of_itself_is_not_echoed():
     stream = io.StringIO()
-    echo = run.Echo(stream)
+    echo = execution.Echo(stream)
     echo.write(
         "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
         "I0000 00:00:1.5 42 cudart_stub.cc:31] Could not find cuda drivers, GPU will not be used.\n"
@@ -346,9 +424,42 @@ def test_what_tensorflow_says_of_itself_is_not_echoed():
         ({"batch_size": 33, "replicas": 2}, "batch_size: 33 does not divide among 2 replicas"),
         ({"precision": "bf16"}, 'precision: "bf16" is not one of'),
         ({"image_size": 300}, "image_size: 300 is larger than resize_side: 256"),
+        ({"expected_top1": [[2, 6, 9]]}, r"expected_top1: \[2, 6, 9\] is no"),
     ],
 )
 def test_a_training_that_would_fail_is_refused_before_hours_of_preparation(wrong, line):
     parameters = params.load(overrides=wrong)
     with pytest.raises(ValueError, match=line):
         run.check_training({Path("01"): {"seed": 0}, Path("02"): parameters}, ["CPU:0"])
+
+
+def test_an_unfinished_training_of_other_parameters_is_refused_before_anything_runs(tmp_path):
+    declared = "run_dir: str = ''\nepochs: int = 5\ncheckpoint_minutes: float = 1.0"
+    write_notebook(tmp_path, "02_x", declared, "open('ran', 'w')")
+    unfinished.begin(tmp_path / "runs" / "x", {"epochs": 90, "replicas": 4})
+    result = call(tmp_path, "-p", "run_dir", "runs/x", "-p", "epochs", "100")
+    assert result.code == 2
+    assert "epochs: 90 there, 100 now" in result.err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_global_batch_divides_among_the_replicas_of_all_hosts():
+    with pytest.raises(ValueError, match="256 does not divide among 6 replicas"):
+        run.check_training({Path("02"): params.load()}, ["GPU:0", "GPU:1"], 3)
+
+
+def test_half_a_configuration_of_hosts_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": ')
+    write_notebook(tmp_path, "01_x", "seed: int = 5", "open('ran', 'w')")
+    result = call(tmp_path)
+    assert result.code == 2
+    assert result.err.startswith("error: TF_CONFIG") and result.err.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_lost_host_is_worth_another_try(tmp_path):
+    cell = "class HostLost(Exception): pass\nraise HostLost('lost beta:12345')"
+    write_notebook(tmp_path, "01_x", "run_dir: str = ''", cell)
+    result = call(tmp_path, "-p", "run_dir", "runs/x")
+    assert result.code == 75
+    assert "HostLost: lost beta:12345; the same command goes on from there" in result.err

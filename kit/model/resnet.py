@@ -10,6 +10,7 @@ from functools import partial
 import keras
 
 VERSIONS = ("1", "1.5", "2")
+BATCH_NORMS = ("per_replica", "synchronized")
 EXPANSION = 4  # a bottleneck's last 1x1 has four times the filters of its 3x3
 
 
@@ -18,6 +19,7 @@ def resnet50(
     classes,
     version,
     channel_means,
+    batch_norm,
     batch_norm_momentum,
     batch_norm_epsilon,
     zero_gamma,
@@ -30,20 +32,28 @@ def resnet50(
     Pixels are RGB in [0, 255]. The means are subtracted inside the graph, so that pixels may come
     as uint8 and an exported model needs no preprocessing but the resize. Logits are float32 under
     every dtype policy. `weight_decay` counts as in TensorFlow's `l2_loss`: times half the squared
-    sum of each convolution and dense kernel, and of nothing else. Smaller `width` and `stage_sizes`
-    make the same network for tests.
+    sum of each convolution and dense kernel, and of nothing else. `batch_norm` names the images
+    of a step over which a channel is normalised: those of each replica, or of all. Smaller
+    `width` and `stage_sizes` make the same network for tests.
 
-    Raises ValueError for an unknown version, or for `zero_gamma` in version "2", whose branches end
-    in a convolution.
+    Raises ValueError for an unknown version or rule of batch norm, or for `zero_gamma` in version
+    "2", whose branches end in a convolution.
     """
     if version not in VERSIONS:
         raise ValueError(f'version: "{version}" is not one of {", ".join(VERSIONS)}')
+    if batch_norm not in BATCH_NORMS:
+        raise ValueError(f'batch_norm: "{batch_norm}" is not one of {", ".join(BATCH_NORMS)}')
     if version == "2" and zero_gamma:
         raise ValueError(
             "zero_gamma: true has no meaning in version 2, whose branches end in a convolution"
         )
     conv = partial(convolution, weight_decay=weight_decay)
-    norm = partial(batch_norm, momentum=batch_norm_momentum, epsilon=batch_norm_epsilon)
+    norm = partial(
+        batch_normalization,
+        momentum=batch_norm_momentum,
+        epsilon=batch_norm_epsilon,
+        synchronized=batch_norm == "synchronized",
+    )
     block = {
         "1": partial(bottleneck, stride_on="conv1", zero_gamma=zero_gamma),
         "1.5": partial(bottleneck, stride_on="conv2", zero_gamma=zero_gamma),
@@ -97,10 +107,14 @@ def convolution(x, filters, kernel_size, *, strides=1, weight_decay, name):
     )(x)
 
 
-def batch_norm(x, *, momentum, epsilon, gamma="ones", name):
+def batch_normalization(x, *, momentum, epsilon, synchronized, gamma="ones", name):
     """Normalise each channel; its scale and shift carry no weight decay."""
     return keras.layers.BatchNormalization(
-        momentum=momentum, epsilon=epsilon, gamma_initializer=gamma, name=name
+        momentum=momentum,
+        epsilon=epsilon,
+        gamma_initializer=gamma,
+        synchronized=synchronized,
+        name=name,
     )(x)
 
 

@@ -1,8 +1,13 @@
-"""Which devices train."""
+"""Which devices train, on this host and on others."""
 
+import contextlib
 import functools
+import re
+import signal
 
 import tensorflow as tf
+
+from kit.training import hosts
 
 
 def make_strategy(*, replicas):
@@ -11,8 +16,14 @@ def make_strategy(*, replicas):
     Several GPUs, or logical CPUs for tests and teaching, work under MirroredStrategy. One GPU needs
     no strategy, and only without one does Keras compile with XLA (`jit_compile="auto"`).
 
+    With several hosts (kit.training.hosts) `replicas` counts those of each, and the strategy is
+    MultiWorkerMirroredStrategy: this waits for the other hosts.
+
     Raises ValueError when there are fewer devices.
     """
+    together = hosts.find()
+    if together.count > 1:
+        return multi_worker(together, replicas)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return mirrored(tuple(logical_cpus(replicas or 1)))
@@ -55,3 +66,96 @@ def logical_cpus(count):
                     "fewer; restart the kernel and make the strategy first"
                 ) from None
     return [f"CPU:{i}" for i in range(count)]
+
+
+@functools.cache
+def multi_worker(together, replicas):
+    """Give the MultiWorkerMirroredStrategy of these hosts, once all of them are up.
+
+    Raises ValueError for another number of replicas than this host has GPUs, or one CPU.
+    """
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if replicas not in (0, gpus or 1):
+        raise ValueError(
+            f"replicas: {replicas} on each of {together.count} hosts, and this one trains on "
+            f"{gpus or 1}; take 0"
+        )
+    together.wait(minutes=10)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(together.addresses)}),
+        task_type="worker",
+        task_id=together.number,
+        num_accelerators={"GPU": gpus},
+    )
+    handler = signal.getsignal(signal.SIGTERM)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    with contextlib.suppress(ValueError):  # from another thread than the main one
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow's own, put there just now, ends nothing
+    return strategy
+
+
+def several_hosts(strategy):
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+@contextlib.contextmanager
+def lost_hosts_named(strategy):
+    """Turn what TensorFlow reports of a host that is gone into hosts.HostLost, in one line.
+
+    It notices at once when a process ends, and after some ten seconds without a sign when a host
+    hangs or the network is cut.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if not several_hosts(strategy) or "Collective" not in str(error):
+            raise
+        cluster = strategy.cluster_resolver.cluster_spec().as_dict()["worker"]
+        own = strategy.cluster_resolver.task_id
+        numbers = {int(number) for number in re.findall(r"task:(\d+)", str(error))} - {own}
+        names = ", ".join(cluster[number] for number in sorted(numbers or {0}))
+        raise hosts.HostLost(
+            f"lost {names}: see what it said last; this host stops too. The same, started "
+            "again on all of them, goes on from the last checkpoint"
+        ) from error
+
+
+def host_count(strategy):
+    if not several_hosts(strategy):
+        return 1
+    return strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+
+
+def for_host(strategy, dataset, *, batch_size):
+    """Give a host's own batches to its replicas, where Keras would deal them out to all hosts.
+
+    `dataset` gives this host's share of each global batch, and `batch_size` counts the global one.
+    On one host the dataset stays as it is.
+    """
+    if not several_hosts(strategy):
+        return dataset
+    if strategy.num_replicas_in_sync > host_count(strategy):
+        dataset = dataset.rebatch(batch_size // strategy.num_replicas_in_sync)
+    return strategy.distribute_datasets_from_function(lambda context: dataset)
+
+
+def sum_over_hosts(strategy, vector):
+    """Add up the hosts' vectors, which are of one length; every host has to call it."""
+    return _summed(strategy, vector) if several_hosts(strategy) else vector
+
+
+def of_first_host(strategy, vector):
+    """Give the first host's vector to all; every host has to call it, with one of its length."""
+    first = strategy.extended.should_checkpoint
+    return sum_over_hosts(strategy, vector if first else tf.zeros_like(vector))
+
+
+@tf.function(reduce_retracing=True)
+def _summed(strategy, vector):
+    def exchange():
+        replica = tf.distribute.get_replica_context()
+        speaks = replica.replica_id_in_sync_group % len(strategy.extended.worker_devices) == 0
+        given = tf.where(speaks, vector, tf.zeros_like(vector))  # one replica for its host
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, given)
+
+    return strategy.experimental_local_results(strategy.run(exchange))[0]

@@ -1,0 +1,193 @@
+"""Crash-safe checkpoints: what decides all that comes of a training, whole on the disk or absent.
+
+That is the weights, the optimizer, whose iterations are the step, and the progress (Keeper in
+keeper.py). The data needs no state: which image stands where, and its crop, is a function of seed
+and step. Nor does chance: seed generators, where a model has them, are among its variables.
+"""
+
+import concurrent.futures
+import json
+import logging
+import math
+import re
+import shutil
+from pathlib import Path
+
+import tensorflow as tf
+
+from kit.training.strategy import of_first_host, several_hosts
+
+SAVE_ERRORS = (OSError, tf.errors.OpError)
+DAMAGE = (tf.errors.OpError, IndexError, OSError)  # as what TensorFlow reports it
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints under `folder`: the last `keep` in newest/, the best one in best/.
+
+    Values are copied at a step's end and written by a thread, so that the next step need not wait
+    for the disk. TensorFlow's own asynchronous checkpoint can't: with Keras 3.15's variables its
+    second save fails, for keras/src/backend/tensorflow/core.py makes a variable in a tf.function.
+    TensorFlow renames what it has written, and keeps a checksum of each tensor.
+    """
+
+    def __init__(self, model, *, folder, keep):
+        self.strategy = model.distribute_strategy
+        weights = {variable.path: variable for variable in model.weights}
+        # not by path: Keras numbers optimizers and seed generators through the process
+        self.variables = [*weights.values(), *seeds_of(model), *model.optimizer.variables]
+        with tf.device("CPU:0"):
+            self.copies = [tf.Variable(tf.convert_to_tensor(v.value)) for v in self.variables]
+            self.progress = tf.Variable("{}")
+        self.checkpoint = tf.train.Checkpoint(
+            model=dict(zip(weights, self.copies, strict=False)),
+            others=self.copies[len(weights) :],
+            progress=self.progress,
+        )
+        self.newest = manage(self.checkpoint, Path(folder) / "newest", keep)
+        self.best = manage(self.checkpoint, Path(folder) / "best", 1)
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
+        self.writing = None
+
+    def save(self, progress, *, best=False):
+        """Copy the model's state and write it with `progress`, a dict for JSON, in the background.
+
+        Waits for the write before, and raises what failed in it, one of SAVE_ERRORS. Of several
+        hosts the first writes.
+        """
+        self.wait()
+        if not self.strategy.extended.should_checkpoint:
+            return
+        for copy, variable in zip(self.copies, self.variables, strict=True):
+            copy.assign(variable.value)
+        self.progress.assign(json.dumps(progress))
+        # the best one first: after a kill between the two the epoch is repeated, and it comes again
+        managers = [self.best, self.newest] if best else [self.newest]
+        self.writing = self.thread.submit(write, managers)
+
+    def wait(self):
+        """Wait for the write in the background, and raise what failed in it."""
+        writing, self.writing = self.writing, None
+        if writing:
+            writing.result()
+
+    def restore(self):
+        """Put the newest whole checkpoint into the model, and give its progress; None without any.
+
+        A damaged one is passed over with a line that says so. Of several hosts the first reads, and
+        the others have it from there. Raises ValueError for a checkpoint of another network, and
+        when none is whole.
+        """
+        progress = self.read()
+        if several_hosts(self.strategy):
+            text = json.dumps(progress).encode()
+            size = int(of_first_host(self.strategy, tf.constant([float(len(text))]))[0])
+            shared = of_first_host(self.strategy, tf.cast([*text.ljust(size)[:size]], tf.float32))
+            progress = json.loads(bytes(tf.cast(shared, tf.uint8).numpy()))
+            if progress:
+                share(self.strategy, self.variables)
+        return progress
+
+    def read(self):
+        paths = self.newest.checkpoints[::-1]
+        for path in paths:
+            try:
+                self.checkpoint.restore(path).assert_consumed()
+            except (AssertionError, ValueError):
+                raise ValueError(
+                    f"{path} is of another network; take another run_dir, or delete that folder"
+                ) from None
+            except DAMAGE as error:
+                why = reason(error)
+                log.warning("checkpoint %s is damaged (%s): the one before is used", path, why)
+                continue
+            for variable, copy in zip(self.variables, self.copies, strict=True):
+                variable.assign(copy)
+            return json.loads(self.progress.numpy())
+        if paths:
+            raise ValueError(f"{paths[0]} and those before are damaged; delete them to start anew")
+        return None
+
+
+def load_best(model, *, run_dir):
+    """Put the weights of the epoch with the best validation top-1 into the model.
+
+    Raises FileNotFoundError when `run_dir` holds none.
+    """
+    folder = Path(run_dir) / "checkpoints" / "best"
+    path = tf.train.latest_checkpoint(str(folder))
+    if path is None:
+        raise FileNotFoundError(f"{folder}: no checkpoint; one is there after the first epoch")
+    copies = {variable.path: tf.Variable(variable.value) for variable in model.weights}
+    status = tf.train.Checkpoint(model=copies).restore(path)
+    status.assert_existing_objects_matched().expect_partial()  # the optimizer's stay where they are
+    for variable in model.weights:
+        variable.assign(copies[variable.path])
+
+
+def seeds_of(model):
+    """List the states of the model's seed generators; its metrics, variables too, start anew."""
+    others = [v for metric in model.metrics for v in metric.variables] + model.weights
+    known = {id(variable) for variable in others}
+    return [variable for variable in model.variables if id(variable) not in known]
+
+
+def share(strategy, variables):
+    """Give the first host's values to all hosts' variables, in one message for each type."""
+    for dtype in sorted({variable.dtype for variable in variables}):  # in one order on all hosts
+        chosen = [variable for variable in variables if variable.dtype == dtype]
+        joined = tf.concat([tf.reshape(variable.value, [-1]) for variable in chosen], axis=0)
+        parts = tf.split(
+            of_first_host(strategy, joined), [math.prod(variable.shape) for variable in chosen]
+        )
+        for variable, part in zip(chosen, parts, strict=True):
+            variable.assign(tf.reshape(part, variable.shape))
+
+
+def manage(checkpoint, folder, keep):
+    """Give the manager of the whole checkpoints in `folder`; what a killed save left there goes.
+
+    TensorFlow's own list of them may lack the newest, or be damaged. A checkpoint's index is the
+    last of its files to be written.
+    """
+    whole = sorted(folder.glob("ckpt-*.index"), key=lambda path: int(path.stem[5:]))
+    for path in folder.glob("*"):
+        if path.name.split(".")[0] not in {index.stem for index in whole} | {"checkpoint"}:
+            remove(path)
+    paths = [str(path.with_suffix("")) for path in whole]
+    manager = tf.train.CheckpointManager(checkpoint, folder, keep)
+    if manager.checkpoints == paths:
+        return manager
+    newest = manager.latest_checkpoint
+    if newest and newest not in paths:
+        log.warning("checkpoint %s is damaged (no index): the one before is used", newest)
+    remove(folder / "checkpoint")
+    if paths:
+        times = [path.stat().st_mtime for path in whole]
+        tf.compat.v1.train.update_checkpoint_state(str(folder), paths[-1], paths, None, times)
+    return tf.train.CheckpointManager(checkpoint, folder, keep)
+
+
+def write(managers):
+    """Write one checkpoint by each manager; half of one is removed, and leaves its room."""
+    for manager in managers:
+        try:
+            manager.save()
+        except SAVE_ERRORS:
+            for path in Path(manager.directory).glob("*_temp*"):
+                remove(path)
+            raise
+
+
+def reason(error):
+    """Give the first line of an error, without TensorFlow's words on where in its graph it was."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]$", "", line)
+
+
+def remove(path):
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

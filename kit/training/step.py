@@ -1,0 +1,153 @@
+"""The training step: what Keras' own leaves out, or gets wrong, on several replicas.
+
+tests/test_contract.py watches each part of Keras that this file leans on or works around.
+"""
+
+import time
+from functools import partial
+
+import keras
+import tensorflow as tf
+
+from kit.training.checks import check_compile
+
+
+class TrainingModel(keras.Model):
+    """An image classifier, of Keras' functional graph, whose replicas stay equal in everything.
+
+    Keras lets the moving statistics of batch norm drift apart from replica to replica. Here those
+    of layers that are not `synchronized` are averaged over the replicas in each step. They are
+    linear in the batches' statistics, and training doesn't read them, so this is what averaging
+    them later would give.
+
+    The training logs hold `gradient_norm` too: the L2 norm of the loss's gradient over the global
+    batch, averaged over the steps of the epoch so far. NaN or infinity stays in that average.
+    `seconds_waiting` counts what `fit` has waited for batches, in all its calls; `batch` is the
+    last of them, (images, labels).
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.gradient_norm = keras.metrics.Mean(name="gradient_norm")
+        self.seconds_waiting = 0.0
+        self.evaluating = False
+
+    def compile(self, optimizer, **settings):
+        """Compile as Keras does, and make every variable: call it in the strategy's scope.
+
+        Raises ValueError for a setting that Keras has wrong on several replicas.
+        """
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        check_compile(replicas=replicas, **{**vars(optimizer), **settings})
+        super().compile(optimizer, **settings)
+        self._measure_gradients_of(optimizer)
+        self._symbolic_build(data_batch=(self.inputs[0], keras.KerasTensor((None,), "int64")))
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # compile has built all. Keras would take a batch from the data and lose it, and on several
+        # hosts fail in averaging it over them (keras#20585).
+        pass
+
+    def _measure_gradients_of(self, optimizer):
+        # The optimizer sums the gradients over the replicas; a sum of our own would send them all
+        # a second time, and the norm of one replica's share is not that of the batch.
+        all_reduce = optimizer._all_reduce_sum_gradients
+
+        def measured(gradients_and_variables):
+            summed = all_reduce(gradients_and_variables)
+            self.gradient_norm.update_state(tf.linalg.global_norm([g for g, _ in summed]))
+            return summed
+
+        optimizer._all_reduce_sum_gradients = measured
+
+    def train_step(self, data):
+        logs = super().train_step(data)
+        self._average_moving_statistics()
+        return self._for_all_hosts(logs)
+
+    def test_step(self, data):
+        step = partial(super().test_step, data)
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return step()
+        # of a last batch a replica may get nothing, and oneDNN's convolutions fail on nothing
+        logs = tf.cond(tf.size(data[1]) > 0, step, self.get_metrics_result)
+        return self._for_all_hosts(logs)
+
+    def _average_moving_statistics(self):
+        variables = moving_statistics(self)
+        replica = tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync == 1 or not variables:
+            return
+        joined = tf.concat([variable.value for variable in variables], axis=0)  # one message
+        averaged = replica.all_reduce(tf.distribute.ReduceOp.MEAN, joined)
+        sizes = [variable.shape[0] for variable in variables]
+        for variable, value in zip(variables, tf.split(averaged, sizes), strict=True):
+            variable.assign(value)
+
+    def _for_all_hosts(self, logs):
+        # Keras averages over the first axis on several hosts, and scalars have none (keras#20585)
+        if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return logs
+        return {name: tf.reshape(value, [1]) for name, value in logs.items()}
+
+    def make_train_function(self, force=False):
+        """Make Keras' function, and time within the graph how long its batch lets it wait.
+
+        Taking the batch in Python would be simpler; but on four logical CPUs the iterator then took
+        up to two minutes to end. tf.timestamp would be too, but is not deterministic.
+        """
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force)
+        train, local = self.train_function, self.distribute_strategy.experimental_local_results
+        now = partial(tf.numpy_function, time.perf_counter, [], tf.float64)
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def take_and_train(iterator):
+            begin = now()
+            with tf.control_dependencies([begin]):
+                batch = iterator.get_next()
+            arrived = [shard for part in tf.nest.flatten(batch) for shard in local(part)]
+            with tf.control_dependencies(arrived):
+                waited = now() - begin
+            return train([batch]), waited, batch
+
+        def timed(iterator):
+            if self.run_eagerly or not hasattr(iterator, "get_next"):  # train_on_batch gives a list
+                return train(iterator)
+            logs, waited, self.batch = take_and_train(iterator)
+            self.seconds_waiting += float(waited)
+            return logs
+
+        self.train_function = timed
+
+    @property
+    def metrics(self):
+        """Leave out gradient_norm while evaluating: its logs would hold a norm of nothing."""
+        return [
+            metric
+            for metric in super().metrics
+            if not (self.evaluating and metric is self.gradient_norm)
+        ]
+
+    def evaluate(self, *args, **kwargs):
+        self.evaluating = True
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self.evaluating = False
+
+
+def moving_statistics(model):
+    """List the moving means and variances of the batch norm layers that are not synchronized."""
+    return [
+        variable
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]
+
+
+def plain(model):
+    """Give the same network, sharing its weights, as a keras.Model that is loaded without kit."""
+    return keras.Model(model.input, model.output, name=model.name)

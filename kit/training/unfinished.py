@@ -1,0 +1,76 @@
+"""Whether run_dir holds a training that was cut, and of which parameters; imports no TensorFlow."""
+
+import json
+import shutil
+from pathlib import Path
+
+from kit.files import replacing
+
+FILE = "checkpoints/run.json"
+# What may change between a run's start and its resume: where things are, what is shown and saved.
+FREE = {
+    *("data_dir", "run_dir", "data_service", "ram_budget"),
+    *("checkpoint_minutes", "keep_checkpoints", "on_save_error"),
+    *("tensorboard", "expected_top1", "outside_band"),
+}
+
+
+def parameters_of(run_dir):
+    """Give the parameters of the unfinished training in `run_dir`, None where there is none."""
+    path = Path(run_dir) / FILE
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return None if record["finished"] else record["parameters"]
+
+
+def check(run_dir, parameters):
+    """Raise ValueError when `run_dir` holds an unfinished training of other parameters.
+
+    Only names that both have are compared, and none of FREE.
+    """
+    earlier = parameters_of(run_dir) or {}
+    differences = [
+        f"{name}: {earlier[name]!r} there, {value!r} now"
+        for name, value in _plain(parameters).items()
+        if name in earlier and earlier[name] != value
+    ]
+    if differences:
+        raise ValueError(
+            f"run_dir: {run_dir} holds an unfinished training of other parameters "
+            f"({'; '.join(differences)}); give them back to go on with it, take another run_dir, "
+            "or delete its folder checkpoints to start anew"
+        )
+
+
+def begin(run_dir, parameters):
+    """Make `run_dir` ready to go on with the training in it, or clear it for a new one.
+
+    Raises ValueError as `check` does.
+    """
+    run_dir = Path(run_dir)
+    check(run_dir, parameters)
+    (run_dir / "nonfinite.json").unlink(missing_ok=True)
+    if parameters_of(run_dir) is None:
+        for name in ("newest", "best"):
+            shutil.rmtree(run_dir / "checkpoints" / name, ignore_errors=True)
+        record(run_dir, parameters)
+
+
+def record(run_dir, parameters, *, finished=False):
+    """Write that `run_dir` holds a training of `parameters`, and whether its model is saved."""
+    with replacing(Path(run_dir) / FILE) as path:
+        text = json.dumps({"finished": finished, "parameters": _plain(parameters)}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def finish(run_dir):
+    """Mark the training in `run_dir` as finished, so that the next one starts anew."""
+    parameters = parameters_of(run_dir)
+    if parameters is not None:
+        record(run_dir, parameters, finished=True)
+
+
+def _plain(parameters):
+    kept = {name: value for name, value in parameters.items() if name not in FREE}
+    return json.loads(json.dumps(kept))

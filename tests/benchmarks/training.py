@@ -1,0 +1,193 @@
+"""Training: steps of the kit's `fit` against plain Keras and PyTorch, and what an epoch loses.
+
+The kit trains inside its own `fit`, all callbacks on; at the beginning of each of its epochs the
+others take their turn. Every network is a ResNet-50 of 1,000 classes on the same 224 px images.
+"""
+
+import importlib.util
+import tempfile
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kit.training import strategy, trainer, watching
+
+ROUNDS, STEPS = 7, 4
+EPOCH = {"steps": 100, "batch_size": 32, "side": 64}  # a short one: what it loses weighs more
+BATCH, SIDE, CLASSES = 16, 224, 1000
+MARKS = {"vs_keras_applications": 0.97, "vs_torch_fp32": 1.0, "vs_torch_bf16": 1.0}
+
+
+def measure() -> dict:
+    """Give images/s of ours and theirs, and the seconds that an epoch loses beside its steps."""
+    float32 = take_turns("float32", {"keras": keras_step, "torch": torch_step})
+    bfloat16 = take_turns("mixed_bfloat16", {"torch": torch_step})
+    found = {
+        "vs_keras_applications": (float32, "keras"),
+        "vs_torch_fp32": (float32, "torch"),
+        "vs_torch_bf16": (bfloat16, "torch"),
+    }
+    return {
+        name: {"ours": rates["kit"], "theirs": rates[theirs]}
+        | {"mark": MARKS[name], "unit": "images/s"}
+        for name, (rates, theirs) in found.items()
+        if rates[theirs]
+    } | {"overhead_share": overhead()}
+
+
+def batch(batch_size=BATCH, side=SIDE):
+    """Give random (images uint8, labels) of one batch."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch_size, side, side, 3), dtype=np.uint8)
+    return images, rng.integers(0, CLASSES, batch_size)
+
+
+def compiled(precision):
+    """Give the kit's network with the recipe's numbers."""
+    return trainer.compile_model(
+        strategy.make_strategy(replicas=1),
+        classes=CLASSES,
+        version="1.5",
+        channel_means=[123.68, 116.779, 103.939],
+        batch_norm="per_replica",
+        batch_norm_momentum=0.997,
+        batch_norm_epsilon=1e-5,
+        zero_gamma=False,
+        weight_decay=1e-4,
+        learning_rate=0.1,
+        momentum=0.9,
+        precision=precision,
+    )
+
+
+def fit(model, images, labels, run_dir, *, epochs, steps, before_epoch, validation=None):
+    """Call the kit's `fit` as notebook 02 does; give its history."""
+    same = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    watchers = watching.watchers(
+        run_dir=run_dir,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        parameters={},
+        expected_top1=[],
+        outside_band="warn",
+        say=lambda text: None,
+    )
+    return trainer.fit(
+        model,
+        lambda start_step: same,
+        validation,
+        run_dir=run_dir,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        schedule=keras.callbacks.LearningRateScheduler(before_epoch),
+        parameters={},
+        checkpoint_minutes=15.0,
+        keep_checkpoints=3,
+        on_save_error="stop",
+        watchers=watchers,
+    ).history
+
+
+def take_turns(precision, others):
+    """Train in `fit`, the others' steps between its epochs; give images/s of each, a round each."""
+    steps = {name: make(precision) for name, make in others.items()}
+    rates = {name: [] for name in others}
+
+    def others_turn(epoch):
+        for name, step in steps.items():
+            if step:
+                step()  # as in `fit`, the first step does not count
+                begin = time.perf_counter()
+                for _ in range(STEPS):
+                    step()
+                rates[name].append(BATCH * STEPS / (time.perf_counter() - begin))
+        return 0.1
+
+    with tempfile.TemporaryDirectory() as run_dir:
+        settings = {"epochs": ROUNDS + 1, "steps": STEPS + 1, "before_epoch": others_turn}
+        history = fit(compiled(precision), *batch(), run_dir, **settings)
+    # the first round compiles
+    return {"kit": history["images_per_second"][1:]} | {n: r[1:] for n, r in rates.items()}
+
+
+def keras_step(precision):
+    """Give a step of keras.applications.ResNet50 with the same optimizer in a bare loop."""
+    keras.config.set_dtype_policy(precision)
+    model = keras.applications.ResNet50(weights=None, classifier_activation=None)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    images, labels = batch()
+    images, labels = tf.constant(images, tf.float32), tf.constant(labels)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = cross_entropy(labels, model(images, training=True))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return loss
+
+    return lambda: float(step())
+
+
+def torch_step(precision):
+    """Give a step of the same network in PyTorch, channels last; None where it is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        print("torch is not installed, so its lines are missing")
+        return None
+    import torch
+    from ways.torch_resnet import resnet50
+
+    model = resnet50(CLASSES).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+    images, labels = (torch.from_numpy(part) for part in batch())
+    images = images.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+
+    def step():
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed_bfloat16"):
+            logits = model(images)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def overhead():
+    """Give the seconds that an epoch takes longer than in Keras' bare `fit`, beside its seconds.
+
+    Both train the same model and validate it, in turns; the kit saves, logs and writes as well, and
+    its turn ends when the checkpoint is on the disk.
+    """
+    model = compiled("float32")
+    images, labels = batch(EPOCH["batch_size"], EPOCH["side"])
+    same = tf.data.Dataset.from_tensors((images, labels))
+    validation = same.repeat(10)
+    begins, ours, theirs = [], [], []
+
+    def begin(epoch):
+        begins.append(time.perf_counter())
+        return 0.1
+
+    settings = {"steps": EPOCH["steps"], "before_epoch": begin, "validation": validation}
+    with tempfile.TemporaryDirectory() as run_dir:
+        for number in range(ROUNDS + 1):
+            fit(model, images, labels, run_dir, epochs=number + 1, **settings)
+            ours.append(time.perf_counter() - begins[-1])
+            callbacks = [keras.callbacks.LearningRateScheduler(begin)]
+            keras.Model.fit(
+                model,
+                same.repeat(),
+                validation_data=validation,
+                steps_per_epoch=EPOCH["steps"],
+                callbacks=callbacks,
+                verbose=0,
+            )
+            theirs.append(time.perf_counter() - begins[-1])
+    lost = [one - other for one, other in zip(ours, theirs, strict=True)]
+    return {"ours": lost[1:], "theirs": ours[1:], "mark": 0.02, "unit": "s"}

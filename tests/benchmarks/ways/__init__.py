@@ -1,0 +1,1 @@
+"""Other ways to the same batches, each importable without the others."""

@@ -1,0 +1,42 @@
+"""How much memory the pipeline holds over some minutes, against a bound stated beforehand."""
+
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+GIB = 2**30
+
+
+def run(data_dir, settings, minutes) -> tuple[float, float]:
+    """Give peak and bound of a fresh process that takes batches for so many minutes, in GiB."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(watch, data_dir, settings, minutes).result()
+
+
+def watch(data_dir, settings, minutes) -> tuple[float, float]:
+    """Take batches, with a pause now and then as validation makes, in which buffers fill.
+
+    The bound: what the process holds before, two groups of shards and a quarter, the budget.
+    """
+    from kit.pipeline import dataset
+    from kit.prep import manifest
+
+    shards = manifest.read_manifest(data_dir)["splits"]["train"]["shards"]
+    group = settings["shuffle_shards"] * max(shard["bytes"] for shard in shards)
+    bound = resident() + 2.25 * group + settings["ram_budget"] * 2**20
+    peak, end, step = 0, time.monotonic() + 60 * minutes, 0
+    batches = iter(dataset.training_dataset(data_dir=data_dir, **settings))
+    while time.monotonic() < end:
+        next(batches)
+        step += 1
+        if step % 200 == 0:
+            time.sleep(3)
+        peak = max(peak, resident())
+    return peak / GIB, bound / GIB
+
+
+def resident() -> int:
+    """Give the bytes of this process that are in memory (Linux)."""
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,101 @@
+"""Twenty steps of training on N logical CPUs: `python replicated_run.py REPLICAS FOLDER`.
+
+A process has one number of replicas above one: TensorFlow takes the collective operations of a
+second MirroredStrategy for the first's. So test_replicas.py trains on four in a process of its own.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kit.model.resnet import BATCH_NORMS
+from kit.training import schedule, trainer
+from kit.training.strategy import make_strategy
+
+STEPS, BATCH = 20, 8
+SETTINGS = {
+    "classes": 6,
+    "version": "1.5",
+    "channel_means": [123.68, 116.779, 103.939],
+    "batch_norm": "per_replica",
+    "batch_norm_momentum": 0.9,
+    "batch_norm_epsilon": 1e-5,
+    "zero_gamma": False,
+    "weight_decay": 1e-2,  # large, so that a wrong factor would show
+    "learning_rate": 0.01,
+    "momentum": 0.9,
+    "precision": "float32",
+    "width": 4,
+    "stage_sizes": (1,),
+}
+# an epoch is a step, so that the history holds each; the rate drops after ten
+RATES = {"learning_rate": 0.01, "decay_epochs": [10], "decay_factor": 0.1, "warmup_epochs": 0}
+
+
+def batches():
+    """Give images uint8 [steps, batch, 32, 32, 3] and labels int64 [steps, batch]."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (STEPS, BATCH, 32, 32, 3)).astype("uint8")
+    return images, rng.integers(0, 6, (STEPS, BATCH))
+
+
+def compiled(strategy, **changes):
+    keras.utils.set_random_seed(0)
+    return trainer.compile_model(strategy, **SETTINGS | changes)
+
+
+def train(model, first=0, last=STEPS):
+    """Train from one step to another, and give Keras' history of them.
+
+    The validation of 14 images leaves replicas with fewer in the last batch, or with none.
+    """
+    images, labels = batches()
+    return model.fit(
+        tf.data.Dataset.from_tensor_slices((images[first:], labels[first:])).repeat(),
+        validation_data=tf.data.Dataset.from_tensor_slices(
+            (np.concatenate(images)[:14], np.concatenate(labels)[:14])
+        ).batch(BATCH),
+        validation_freq=5,
+        initial_epoch=first,
+        epochs=last,
+        steps_per_epoch=1,
+        callbacks=[schedule.scheduler(**RATES)],
+        shuffle=False,
+        verbose=0,
+    ).history
+
+
+def result(model):
+    """Train, and give {name: array} of all that must not depend on the number of replicas.
+
+    The optimizer's velocities after the first step are its gradients times -learning_rate.
+    """
+    train(model, 0, 1)
+    found = {name: velocity / -0.01 for name, velocity in velocities(model, "gradient")}
+    found |= {name: np.array(values) for name, values in train(model, 1).items()}
+    return found | dict(velocities(model, "velocity")) | {w.path: w.numpy() for w in model.weights}
+
+
+def velocities(model, label):
+    """Give (name, array) of SGD's velocity of each weight."""
+    variables = model.optimizer.variables[2:]  # after the step and the learning rate
+    for weight, velocity in zip(model.trainable_weights, variables, strict=True):
+        yield f"{label} of {weight.path}", velocity.numpy()
+
+
+def results(replicas):
+    """Give the result by each rule of batch norm."""
+    return {
+        rule: result(compiled(make_strategy(replicas=replicas), batch_norm=rule))
+        for rule in BATCH_NORMS
+    }
+
+
+if __name__ == "__main__":
+    for rule, arrays in results(int(sys.argv[1])).items():
+        np.savez(f"{sys.argv[2]}/{rule}.npz", **arrays)

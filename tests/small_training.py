@@ -1,0 +1,201 @@
+"""A training of seconds on real shards, and a program that kills it again and again.
+
+The program, for test_resume_kill.py, forks before TensorFlow computes anything: a start then costs
+a second instead of an import.
+"""
+
+import functools
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kit.files import replacing
+from kit.pipeline import dataset
+from kit.training import schedule, strategy, trainer
+
+NETWORK = {
+    "classes": 3,
+    "version": "1.5",
+    "channel_means": [123.68, 116.779, 103.939],
+    "batch_norm": "per_replica",
+    "batch_norm_momentum": 0.9,
+    "batch_norm_epsilon": 1e-5,
+    "zero_gamma": False,
+    "weight_decay": 1e-4,
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+    "precision": "float32",
+    "width": 4,
+    "stage_sizes": (1, 1),
+}
+IMAGES = {
+    "batch_size": 4,
+    "image_size": 32,
+    "shuffle_shards": 2,
+    "min_object_covered": 0.1,
+    "aspect_ratio_range": [0.75, 1.33],
+    "area_range": [0.05, 1.0],
+    "max_attempts": 100,
+    "seed": 0,
+    "deterministic": True,
+    "scaled_decode": False,
+    "ram_budget": 100,
+}
+RATES = {"learning_rate": 0.05, "decay_epochs": [2], "decay_factor": 0.1, "warmup_epochs": 0}
+RUN = {
+    "epochs": 3,
+    "steps_per_epoch": 8,
+    "parameters": {"seed": 0, "learning_rate": 0.05},
+    "checkpoint_minutes": 0.0,
+    "keep_checkpoints": 3,
+    "on_save_error": "stop",
+}
+
+
+def compiled(*, replicas=1):
+    trainer.fix_chance(seed=0, deterministic=True)
+    return trainer.compile_model(strategy.make_strategy(replicas=replicas), **NETWORK)
+
+
+@functools.cache
+def _compiled_once():
+    model = compiled()
+    variables = [*model.variables, *model.optimizer.variables]
+    return model, [(variable, variable.numpy()) for variable in variables]
+
+
+def untrained():
+    """Give the model of `compiled` as it was at first; the same one each time, which is quicker."""
+    model, values = _compiled_once()
+    for variable, value in values:
+        variable.assign(value)
+    return model
+
+
+def train(model, data_dir, run_dir, **changes):
+    """Train in `run_dir`, or go on there; give Keras' History."""
+
+    def training(start_step):
+        return dataset.training_dataset(data_dir=data_dir, start_step=start_step, **IMAGES)
+
+    validation = dataset.evaluation_dataset(
+        data_dir=data_dir, split="validation", batch_size=4, image_size=32, resize_side=36
+    )
+    data = {"training": training, "validation": validation}
+    rates = schedule.scheduler(**RATES)
+    return trainer.fit(model, run_dir=run_dir, schedule=rates, **data | RUN | changes)
+
+
+class Tell(keras.callbacks.Callback):
+    """Append the number of each step taken to a file, which a kill of the process leaves."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def on_train_batch_end(self, batch, logs=None):
+        os.write(self.file, b"%d\n" % keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+
+
+def start(data_dir, run_dir, replicas):
+    """Fork a training of some seconds that saves five times a second; give its process id."""
+    child = os.fork()
+    if child == 0:
+        model = compiled(replicas=replicas)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        train(
+            model,
+            data_dir,
+            run_dir,
+            epochs=4,
+            steps_per_epoch=50,
+            checkpoint_minutes=0.2 / 60,
+            watchers=[Tell(run_dir / "steps")],
+        )
+        with replacing(run_dir / "weights.npz") as path:
+            np.savez(path, *[variable.numpy() for variable in model.variables])
+        os._exit(0)
+    return child
+
+
+def kill(child, *, when):
+    """SIGKILL the child as soon as `when()`; tell whether that was before its end."""
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if when():
+            os.kill(child, signal.SIGKILL)
+            return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        time.sleep(0.0005)
+    return False
+
+
+def moment(source, run_dir):
+    """Give what to wait for: some time after a step, as often in a save, seldom while it starts."""
+    kind = source.choices(["training", "save", "start"], [5, 5, 1])[0]
+    seconds, since = source.expovariate(1 / 3), None  # on any machine some run to their end
+    begun = told(run_dir)
+
+    def when():
+        nonlocal since
+        if since is None and (kind == "start" or told(run_dir) > begun):
+            since = time.monotonic()
+        if since is None or time.monotonic() - since < seconds:
+            return False
+        return kind != "save" or any(run_dir.glob("checkpoints/*/*_temp*"))
+
+    return when
+
+
+def told(run_dir):
+    path = run_dir / "steps"
+    return path.stat().st_size if path.exists() else 0
+
+
+def steps_lost(run_dir):
+    """List how far back training went after each kill that took steps back."""
+    steps = [int(line) for line in (run_dir / "steps").read_text().split()]
+    return [a - b + 1 for a, b in zip(steps, steps[1:], strict=False) if b <= a]
+
+
+def main(data_dir, scratch, wanted, replicas, seed):
+    """Print the kills, how many of them amid a save, the steps lost, and the runs that differ."""
+    source, scratch = random.Random(seed), Path(scratch)
+    whole = scratch / "whole"
+    assert os.waitpid(start(data_dir, whole, replicas), 0)[1] == 0
+    result = {"kills": 0, "amid_a_save": 0, "lost": [], "runs": 0, "differ": 0}
+    while result["kills"] < wanted:
+        cut = scratch / f"cut{result['runs']}"
+        while True:
+            child = start(data_dir, cut, replicas)
+            if not kill(child, when=moment(source, cut)):
+                break
+            result["kills"] += 1
+            result["amid_a_save"] += any(cut.glob("checkpoints/*/*_temp*"))
+        result["runs"] += 1
+        result["lost"] += steps_lost(cut)
+        result["differ"] += not same(whole, cut)
+    print(json.dumps(result))
+
+
+def same(whole, cut):
+    """Tell whether two runs ended alike: each weight bit for bit, and history.csv but for speed."""
+    with np.load(whole / "weights.npz") as a, np.load(cut / "weights.npz") as b:
+        weights = all(np.array_equal(a[name], b[name]) for name in a)
+    return weights and history(whole) == history(cut)
+
+
+def history(run_dir):
+    """Give the rows of history.csv without what is measured by the clock."""
+    lines = [line.split(",") for line in (run_dir / "history.csv").read_text().splitlines()]
+    timed = {lines[0].index(name) for name in ("images_per_second", "input_wait")}
+    return [[text for i, text in enumerate(line) if i not in timed] for line in lines]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))

@@ -1,0 +1,163 @@
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from images import make_shards
+from packaging.requirements import Requirement
+
+import kit.__main__
+from kit import ROOT, doctor, listening
+from kit.training import parity
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("data"))
+
+
+def states(lines):
+    return [line.state for line in lines]
+
+
+def test_the_command_finds_this_machine_fit(data_dir, tmp_path):
+    settings = {"HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path), "PATH": str(tmp_path)}
+    settings["CUDA_VISIBLE_DEVICES"] = "-1"
+    command = [sys.executable, "-m", "kit", "doctor", "-p", "data_dir", str(data_dir)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    asked = subprocess.run(
+        [*command, "-p", "run_dir", str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime < 60  # seconds of one core, however busy the machine
+    said = asked.stdout.splitlines()
+    assert [line for line in said if not line.startswith("ok")] == []
+    for words in (
+        "keras 3",
+        "GB free",
+        "12 train, 6 validation images",
+        "an all-reduce of ones over CPU:0, CPU:1 gives 2 on each",
+        "two training steps on CPU:0, CPU:1 equal one device's",
+    ):
+        assert words in asked.stdout
+    assert asked.returncode == 0
+
+
+def test_what_hangs_is_a_problem_and_ends_in_exit_code_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "SECONDS", 0)
+    assert kit.__main__.main(["doctor", "-p", "data_dir", str(tmp_path)]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("problem ")
+    assert "was not done in 0 s; with several GPUs try" in last
+
+
+def test_an_unknown_parameter_ends_in_exit_code_2(capsys):
+    assert kit.__main__.main(["doctor", "-p", "data_dri", "x"]) == 2
+    assert "did you mean data_dir?" in capsys.readouterr().err
+
+
+def test_versions_are_held_against_the_pins():
+    assert doctor._compare(Requirement("keras>=3")).state == "ok"
+    wrong = doctor._compare(Requirement("keras==1.*"))
+    assert wrong.state == "problem"
+    assert "the kit is tested with ==1.*; make setup" in wrong.text
+    assert "not installed; make setup" in doctor._compare(Requirement("no-such-package==1")).text
+
+
+def test_shards_are_read_as_far_as_their_manifest_goes(data_dir, tmp_path):
+    assert doctor.shards(data_dir).state == "ok"
+    assert doctor.shards(tmp_path).state == "warning"
+    assert "run notebook 01" in doctor.shards(tmp_path).text
+    cut = make_shards(tmp_path)
+    shard = cut / "train-00001-of-00002"
+    shard.write_bytes(b"short")
+    assert doctor.shards(cut).state == "problem"
+    assert "has 5 bytes" in doctor.shards(cut).text
+    shard.unlink()
+    assert doctor.shards(cut).state == "problem"
+    assert "is missing" in doctor.shards(cut).text
+
+
+def test_little_room_is_a_problem(data_dir, tmp_path, monkeypatch):
+    assert states(doctor.disks(tmp_path / "not/yet", tmp_path)) == ["ok", "ok"]
+    monkeypatch.setattr(doctor, "LEAST_FREE", 10**18)
+    assert states(doctor.disks(tmp_path / "not/yet", tmp_path)) == ["problem", "problem"]
+    assert states(doctor.disks(tmp_path, data_dir)) == ["problem"]  # the shards are there already
+    assert states(doctor.disks(tmp_path, "gs://bucket/shards")) == ["problem"]
+
+
+@pytest.fixture
+def jupyter_dirs(tmp_path, monkeypatch):
+    """Folders of Jupyter's that hold nothing yet."""
+    dirs = SimpleNamespace(config=tmp_path / "config", runtime=tmp_path / "runtime")
+    for name in ("config", "runtime"):
+        getattr(dirs, name).mkdir()
+        monkeypatch.setenv(f"JUPYTER_{name.upper()}_DIR", str(getattr(dirs, name)))
+    return dirs
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("jupyter_server_config.py", 'c.ServerApp.ip = "0.0.0.0"', 'ServerApp.ip to "0.0.0.0"'),
+        ("jupyter_server_config.json", '{"ServerApp": {"ip": "*"}}', 'ServerApp.ip to "*"'),
+        ("jupyter_lab_config.py", 'c.IdentityProvider.token = ""', "disables the token"),
+        ("jupyter_notebook_config.py", 'c.NotebookApp.token = ""', "disables the token"),
+        ("jupyter_server_config.py", 'c.ServerApp.ip = "127.0.0.1"', None),
+        (
+            "jupyter_server_config.py",
+            'c.ServerApp.token = ""\nc.PasswordIdentityProvider.hashed_password = "argon2:x"',
+            None,
+        ),
+    ],
+)
+def test_an_open_jupyter_configuration_is_found(jupyter_dirs, name, text, found):
+    assert listening.jupyter() == []
+    (jupyter_dirs.config / name).write_text(text)
+    said = listening.jupyter()
+    assert len(said) == (found is not None)
+    assert not said or found in said[0]
+
+
+def test_an_open_jupyter_server_is_found(jupyter_dirs):
+    server = {
+        "pid": os.getpid(),
+        "port": 8888,
+        "hostname": "0.0.0.0",
+        "token": "",
+        "password": False,
+    }
+    (jupyter_dirs.runtime / "jpserver-1.json").write_text(json.dumps(server))
+    said = listening.jupyter()
+    assert len(said) == 2
+    assert "port 8888 listens on 0.0.0.0" in said[0]
+    assert "port 8888 asks for no token" in said[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/net")
+def test_ports_that_listen_on_every_address_are_told_from_those_on_localhost():
+    with socket.socket() as everywhere, socket.socket() as here:
+        for opened, address in ((everywhere, "0.0.0.0"), (here, "127.0.0.1")):
+            opened.bind((address, 0))
+            opened.listen()
+        found = listening.ports_open_to_all()
+        assert everywhere.getsockname()[1] in found
+        assert here.getsockname()[1] not in found
+
+
+def test_two_replicas_sum_their_ones():
+    assert parity.sum_of_ones(2) == [[2.0], [2.0]]
+
+
+def test_replicas_that_differ_are_found(monkeypatch):
+    """Each replica's batch norm sees its own images then, which must show in the weights."""
+    monkeypatch.setitem(parity.TINY, "batch_norm", "per_replica")
+    assert parity.difference(2) > 10 * parity.TOLERANCE
