@@ -39,14 +39,7 @@ def resnet50(
     Raises ValueError for an unknown version or rule of batch norm, or for `zero_gamma` in version
     "2", whose branches end in a convolution.
     """
-    if version not in VERSIONS:
-        raise ValueError(f'version: "{version}" is not one of {", ".join(VERSIONS)}')
-    if batch_norm not in BATCH_NORMS:
-        raise ValueError(f'batch_norm: "{batch_norm}" is not one of {", ".join(BATCH_NORMS)}')
-    if version == "2" and zero_gamma:
-        raise ValueError(
-            "zero_gamma: true has no meaning in version 2, whose branches end in a convolution"
-        )
+    check_rules(version=version, batch_norm=batch_norm, zero_gamma=zero_gamma)
     conv = partial(convolution, weight_decay=weight_decay)
     norm = partial(
         batch_normalization,
@@ -73,6 +66,18 @@ def resnet50(
         x = relu(x, name="head_relu")
     logits = head(x, classes, weight_decay)
     return keras.Model(images, logits, name=f"resnet50_v{version.replace('.', '_')}")
+
+
+def check_rules(*, version, batch_norm, zero_gamma):
+    """Raise ValueError unless these make a network together."""
+    if version not in VERSIONS:
+        raise ValueError(f'version: "{version}" is not one of {", ".join(VERSIONS)}')
+    if batch_norm not in BATCH_NORMS:
+        raise ValueError(f'batch_norm: "{batch_norm}" is not one of {", ".join(BATCH_NORMS)}')
+    if version == "2" and zero_gamma:
+        raise ValueError(
+            "zero_gamma: true has no meaning in version 2, whose branches end in a convolution"
+        )
 
 
 def residual_stage(x, stage, blocks, width, block):

@@ -10,12 +10,6 @@ def training_dataset(
     *,
     data_dir,
     batch_size,
-    image_size,
-    min_object_covered,
-    aspect_ratio_range,
-    area_range,
-    max_attempts,
-    scaled_decode,
     shuffle_shards,
     ram_budget,
     seed,
@@ -24,6 +18,7 @@ def training_dataset(
     start_step=0,
     worker=0,
     workers=1,
+    **crop,
 ):
     """Give endless batches of (images uint8 [batch, size, size, 3], labels int64 [batch]).
 
@@ -35,22 +30,14 @@ def training_dataset(
     data_service: grpc://host:port of a tf.data service whose workers then make the batches, in
     any order; "" makes them here. start_step: the step whose batch comes first. worker of
     workers: gives each global batch's slice number `worker`, of batch_size / workers images; the
-    others are not decoded.
+    others are not decoded. crop: image_size and the other settings of preprocessing.training_image.
     """
 
     def preprocess(position, serialized):
         example = records.parse_example(serialized)
-        image = preprocessing.training_image(
-            example["encoded"],
-            example["boxes"],
-            [seed, position],  # each image of each pass has a crop of its own
-            image_size=image_size,
-            min_object_covered=min_object_covered,
-            aspect_ratio_range=aspect_ratio_range,
-            area_range=area_range,
-            max_attempts=max_attempts,
-            scaled_decode=scaled_decode,
-        )
+        encoded, boxes = example["encoded"], example["boxes"]
+        # each image of each pass has a crop of its own
+        image = preprocessing.training_image(encoded, boxes, [seed, position], **crop)
         return image, example["label"]
 
     share = _share(batch_size, workers)

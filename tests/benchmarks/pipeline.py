@@ -22,7 +22,7 @@ from ways.shards import COPIES, write_files, write_shards
 
 from kit.prep.workers import cores
 
-ROUNDS, SECONDS, WARM = 5, 2.0, 3  # a round measures each way for so long, after so many batches
+ROUNDS, SECONDS, WARM = 5, 1.0, 3  # a round measures each way for so long, after so many batches
 LIMIT = 6  # levels that the mean pixel may differ between two libraries, one of which smooths
 PIXELS = 0.02  # at most this share of 255 levels may a stored image's crop differ in the mean
 MARKS = {  # ours, theirs, how many times faster ours is to be
