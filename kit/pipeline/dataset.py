@@ -36,9 +36,8 @@ def training_dataset(
     def preprocess(position, serialized):
         example = records.parse_example(serialized)
         encoded, boxes = example["encoded"], example["boxes"]
-        # each image of each pass has a crop of its own
-        image = preprocessing.training_image(encoded, boxes, [seed, position], **crop)
-        return image, example["label"]
+        own_seed = [seed, position]  # each image of each pass has a crop of its own
+        return preprocessing.training_image(encoded, boxes, own_seed, **crop), example["label"]
 
     share = _share(batch_size, workers)
     options = tf.data.Options()
@@ -61,9 +60,8 @@ def training_dataset(
     )
     if not data_service:
         return batches
-    return service.distribute(
-        batches, data_service=data_service, data_dir=data_dir, deterministic=deterministic
-    )
+    where = {"data_service": data_service, "data_dir": data_dir}
+    return service.distribute(batches, deterministic=deterministic, **where)
 
 
 def batch_names(*, data_dir, seed, batch_size, shuffle_shards, step):
