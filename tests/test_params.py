@@ -123,8 +123,8 @@ def test_such_a_number_in_params_yaml_itself_does_not_make_the_parameter_text(
 def test_an_unknown_name_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(ValueError, match="^epoch: no such parameter; did you mean epochs?"):
         params.load(overrides={"epoch": "3"})
-    with pytest.raises(ValueError, match="^mine.yaml: optimizer: no such parameter; params.yaml"):
-        params.load(recipe=recipe(tmp_path, "optimizer: {momentum: 0.9}\n"))
+    with pytest.raises(ValueError, match="^mine.yaml: network: no such parameter; params.yaml"):
+        params.load(recipe=recipe(tmp_path, "network: {momentum: 0.9}\n"))
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_exist(tmp_path, monkeypatch):
