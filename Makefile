@@ -23,19 +23,30 @@ test: setup  ## unit and parity tests, a papermill run, then the committed noteb
 	$(BIN)/python -m pytest -m "not slow" tests
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1200 notebooks
 
-test-all: test $(VENV)/.ready-all  ## and what takes long: kills, fuzz, S3, parquet, Spark (needs Java 17)
+test-all: test $(VENV)/.ready-all $(VENV)/.ready-export $(VENV)/.ready-parity  ## and what takes long: kills, fuzz, S3, parquet, PyTorch, exports, Spark (needs Java 17)
 	$(BIN)/python -m pytest -m slow tests
 
 $(VENV)/.ready-all: $(VENV)/.ready requirements-all.lock
 	$(BIN)/python -m pip install --quiet --requirement requirements-all.lock
 	@touch $@
 
-bench: $(VENV)/.ready-bench  ## speed against others' ways, as ratios: make bench PART=prep
+# the lock leaves these out: none of them is needed to train, evaluate or classify
+$(VENV)/.ready-export: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint requirements-all.lock --editable '.[export]'
+	@touch $@
+
+# torchvision and timm ask for more than the tests use of them
+$(VENV)/.ready-parity: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'safetensors==0.*'
+	$(BIN)/python -m pip install --quiet --no-deps 'torchvision==0.28.*' 'timm==1.0.*'
+	@touch $@
+
+bench: $(VENV)/.ready-bench $(VENV)/.ready-export  ## speed against others' ways, as ratios: make bench PART=prep
 	$(BIN)/python tests/benchmarks/bench.py $(PART)
 
 # what cannot be had is left out of the tables, and said
 $(VENV)/.ready-bench: $(VENV)/.ready
-	-$(BIN)/python -m pip install --quiet 'torch==2.13.*'
+	-$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	-$(BIN)/python -m pip install --quiet 'nvidia-dali-cuda130==2.4.*'
 	@touch $@
 

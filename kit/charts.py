@@ -1,8 +1,13 @@
-"""Figures of notebook 05: what the input gives, what GPUs ask, and where the two meet."""
+"""Figures of time and rates.
+
+Notebook 04: what a photograph takes in each form of the network. Notebook 05: what the input gives,
+what GPUs ask, and where the two meet.
+"""
 
 import math
 
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from kit.plots import DARK, DASHES, GREY, LIGHT, PALE, STYLE, new_figure
 
@@ -18,6 +23,66 @@ DEVICE = {
     "synthetic": "training step alone",
     "real": "training on this input",
 }
+
+CLASSIFYING = {"decode_resize": ("decode and resize", LIGHT), "forward": ("forward", DARK)}
+RECIPE_MS, RECIPE_SIZE = 11, 224  # its published latency on a V100, preprocessing included; pixels
+
+
+@STYLE
+def latency(measured):
+    """Draw what `latency.summarise` gives: each form's median stages, the fastest form on top.
+
+    The recipe's latency stands beside those of its own image size alone.
+    """
+    forms = sorted(measured["forms"].items(), key=lambda row: row[1]["total"]["p50"])
+    figure, [[axes]] = new_figure(11, 2.2 + 0.5 * len(forms))
+    for place, (_, stages) in enumerate(forms):
+        left = 0
+        for stage, (words, colour) in CLASSIFYING.items():
+            width = stages[stage]["p50"]
+            label = words if not place else None
+            axes.barh(place, width, left=left, height=0.66, color=colour, label=label)
+            left += width
+        for column, value in enumerate(stages["total"].values()):
+            _at_right(axes, column, place, f"{value:.1f}")
+    for column, mark in enumerate(forms[0][1]["total"]):
+        _at_right(axes, column, -0.9, mark)
+    if measured["image_size"] == RECIPE_SIZE:
+        axes.axvline(RECIPE_MS, color=GREY, ls=DASHES[1], lw=2, label="the recipe's, on a V100")
+    axes.set_yticks(range(len(forms)), [name for name, _ in forms])
+    axes.set(xlabel="milliseconds, one photograph at a time", ylim=(len(forms) - 0.4, -0.6))
+    size = f"{measured['image_size']} x {measured['image_size']} pixels"
+    axes.set_title(f"{measured['device']}, {measured['runs']} photographs, {size}", loc="left")
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center", ncols=3, handlelength=1.5)
+    return figure
+
+
+@STYLE
+def throughput(rates, title):
+    """Draw the forward pass' images/s against the batch, {name: {batch: rate}}, both logarithmic.
+
+    Each line is named at its end; names that would touch are moved apart.
+    """
+    figure, [[axes]] = new_figure(10, 6)
+    batches = list(next(iter(rates.values())))
+    ends = sorted(rates, key=lambda name: rates[name][batches[-1]])
+    low, high = (f(rate for row in rates.values() for rate in row.values()) for f in (min, max))
+    gap, place = np.log(high / low) / 16, -np.inf
+    for number, name in enumerate(ends):
+        values = list(rates[name].values())
+        style = {"color": (DARK, LIGHT, GREY)[number % 3], "marker": "osD^v"[number % 5]}
+        axes.plot(batches, values, **style)
+        place = max(np.log(values[-1]), place + gap)
+        at = batches[-1] * 1.12, np.exp(place)
+        axes.annotate(name, (batches[-1], values[-1]), at, color=style["color"], va="center")
+    axes.set(xscale="log", yscale="log", xlabel="images at once", ylabel="images per second")
+    axes.set_xticks(batches, batches, minor=False)
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # rates may lie within one decade
+    axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.set_title(title, loc="left")
+    return figure
 
 
 @STYLE
@@ -111,6 +176,18 @@ def knee(rows, title, *, supply, of, measured=()):
     axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
     figure.legend(loc="outside upper center", ncols=2)
     return figure
+
+
+def _at_right(axes, column, height, text):
+    axes.annotate(
+        text,
+        (1, height),
+        (60 + 62 * column, 0),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+    )
 
 
 def _thousands(value, _):

@@ -1,5 +1,6 @@
 """Whole files or none."""
 
+import hashlib
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,3 +21,12 @@ def replacing(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def hash_file(path) -> str:
+    """Give the file's SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,38 +1,46 @@
-"""A trained model and photographs in; class names with probabilities, and milliseconds, out."""
+"""A trained model and photographs in; class names with probabilities out."""
 
+import io
 import json
 import os
-import time
-from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import cycle, islice
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
-from kit.files import replacing
-from kit.pipeline.preprocessing import evaluation_image
-from kit.prep.listing import IMAGE_SUFFIXES
+from kit import runtimes
+from kit.files import hash_file
+from kit.model.folding import deployable
+from kit.pipeline.preprocessing import evaluation_pixels, evaluation_window
+from kit.prep import paths, records
 from kit.prep.paths import printable
-from kit.prep.records import mend
+from kit.prep.reading import MAX_FILE_BYTES
 
 METADATA = {"classes": list, "image_size": int, "resize_side": int}
+STORE_QUALITY = 90  # params.yaml's store_quality, for a model.json that does not state it
 BATCH = 32  # photographs in memory at once
-WARM_UP = 5  # untimed runs: the first ones trace, allocate and choose algorithms
-STAGES = ("decode_resize", "transfer", "forward", "total")
-PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
+THREADS = 2 * os.cpu_count()  # that decode: each waits for TensorFlow's own between two photographs
 
 
 def load_model(run_dir):
     """Load run_dir/model.keras and model.json: the Keras model and the metadata beside it.
 
-    Raises FileNotFoundError when either is absent, ValueError when either cannot be read or they
-    disagree on the number of classes.
+    The metadata holds the SHA-256 of model.keras. Raises FileNotFoundError when either is absent,
+    ValueError when model.keras is not the file that model.json tells of (before it is loaded), when
+    either cannot be read, or they disagree on the number of classes.
     """
     metadata = _read_metadata(_require(Path(run_dir) / "model.json"))
     path = _require(Path(run_dir) / "model.keras")
+    found = hash_file(path)
+    if metadata.setdefault("sha256", found) != found:
+        raise ValueError(
+            f"{path} is not the file that model.json beside it tells of (SHA-256 {found[:12]}..., "
+            f"not {metadata['sha256'][:12]}...): copy both again, or train again"
+        )
     try:
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
@@ -47,153 +55,157 @@ def load_model(run_dir):
     return model, metadata
 
 
-def read_photos(photos):
-    """Read an image file, or the image files directly in a folder: a sorted list of (name, bytes).
-
-    In a folder, other files are passed over by their names. Raises FileNotFoundError when `photos`
-    is not there, ValueError when a folder holds no image.
-    """
-    path = Path(photos)
-    if not str(photos) or not path.exists():
-        raise FileNotFoundError(
-            f'photos: "{photos}" is not there; name an image or a folder of images'
-        )
-    if path.is_file():
-        return [(printable(path.name), path.read_bytes())]
-    files = [file for file in sorted(path.iterdir()) if _looks_like_image(file)]
-    if not files:
-        raise ValueError(
-            f'photos: no image directly in "{photos}" ({", ".join(sorted(IMAGE_SUFFIXES))}); '
-            "name an image or a folder of images"
-        )
-    return [(printable(file.name), file.read_bytes()) for file in files]
-
-
 class Classifier:
-    """A model ready to classify encoded photographs, on a GPU where there is one, else on a CPU.
+    """A model ready to classify photographs, on a GPU where there is one, else on a CPU.
 
-    It holds the compiled decoding and forward pass, which are slow to make and fast to use again.
+    A photograph is the encoded bytes of an image file, its path, or its pixels, uint8 [height,
+    width, 3] or [height, width]. It passes through all that a training image does in preparation
+    and evaluation, so that the network sees the same pixels: formats other than JPEG, and CMYK,
+    become RGB JPEGs; a camera's note on how to turn the image is not followed.
     """
 
-    def __init__(self, model, metadata):
+    def __init__(self, network, metadata, model=None):
+        """Take a network (uint8 [n, size, size, 3] -> float32 probabilities [n, classes], arrays).
+
+        `model` is the Keras model behind it, None for an export.
+        """
+        self.forward = network
         self.model = model
+        self.metadata = metadata
         self.classes = metadata["classes"]
+        self.size = {name: metadata[name] for name in ("image_size", "resize_side")}
+
+    @classmethod
+    def from_model(cls, model, metadata):
+        """Take a Keras model that gives logits, and what model.json says of it."""
         size = metadata["image_size"]
-        self.device = (
-            tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        )[0].name
-        self._decode = tf.function(
-            partial(evaluation_image, image_size=size, resize_side=metadata["resize_side"]),
-            input_signature=[tf.TensorSpec([], tf.string)],
-        )
-        self._forward = tf.function(
-            lambda pixels: tf.nn.softmax(model(pixels, training=False)),
+        compiled = tf.function(
+            partial(deployable(model, image_size=size), training=False),
             input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)],
             autograph=False,
         )
+        return cls(lambda pixels: compiled(pixels).numpy(), metadata, model)
 
     @classmethod
     def from_run_dir(cls, run_dir):
         """Load what notebook 02 left in `run_dir`; errors as in `load_model`."""
-        return cls(*load_model(run_dir))
+        return cls.from_model(*load_model(run_dir))
 
-    def image(self, encoded, *, name="the image"):
+    @classmethod
+    def from_export(cls, path, *, runtime=""):
+        """Load an exported file or folder; arguments and errors as in `runtimes.load`."""
+        network = runtimes.load(path, runtime=runtime)
+        return cls(network, network.metadata)
+
+    def image(self, photo, *, name=None):
         """Give what the network sees of a photograph: uint8 [image_size, image_size, 3].
 
-        Bytes pass through the same mending as in preparation, so that any photograph which can be
-        prepared can be classified. Raises ValueError, with `name`, when they cannot be decoded.
+        Raises ValueError, with the path or `name`, when it is none that can be decoded whole, and
+        OSError when a file cannot be read.
         """
+        return self._named(self.pixels, photo, name)
+
+    def photograph(self, photo):
+        """Give the whole photograph, uint8 [height, width, 3], and where in it `image` is.
+
+        That is [ymin, xmin, ymax, xmax], shares of its sides. Raises as `image` does.
+        """
+        whole = self._named(lambda data: _decode(_whole, self._prepare(data)), photo)
+        return whole, evaluation_window(*whole.shape[:2], **self.size).numpy()
+
+    def _named(self, look, photo, name=None):
+        """Give look(encoded bytes); a ValueError is made to say of what."""
+        data = encoded(photo)
         try:
-            with tf.device("CPU:0"):
-                return self._decode(mend(encoded)[0])
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
-            damaged = isinstance(error, tf.errors.InvalidArgumentError)
-            reason = "truncated or damaged" if damaged else error
+            return look(data)
+        except ValueError as error:
+            name = printable(photo) if isinstance(photo, str | Path) else name or "the image"
             raise ValueError(
-                f"{name} ({len(encoded):,} bytes) cannot be decoded ({reason}); "
-                "give a whole JPEG or PNG"
+                f"{name} ({len(data):,} bytes) cannot be decoded ({error}); "
+                "give a whole JPEG, PNG, WebP or BMP"
             ) from error
 
-    def probabilities(self, encoded):
-        """Give float32 [photographs, classes], each row summing to 1, for a sequence of bytes."""
+    def pixels(self, data):
+        """Do as `image`, of bytes; ValueError with the bare reason."""
+        return _decode(partial(evaluation_pixels, **self.size), self._prepare(data))
+
+    def _prepare(self, data):
+        """Give the JPEG that preparation would have stored of the bytes."""
+        return records.prepare(
+            data,
+            records.read_header(data),
+            check="header",
+            store_short_side=self.metadata.get("store_short_side") or 0,
+            store_quality=self.metadata.get("store_quality") or STORE_QUALITY,
+        ).encoded
+
+    def probabilities(self, photos):
+        """Give float32 [photographs, classes], each row summing to 1, for a sequence of them."""
         rows = [np.empty([0, len(self.classes)], "float32")]
-        for start in range(0, len(encoded), BATCH):
-            images = [
-                self.image(photo, name=f"image {number}")
-                for number, photo in enumerate(encoded[start : start + BATCH], start)
-            ]
-            rows.append(self._forward(tf.stack(images)).numpy())
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(photos), BATCH):
+                batch = photos[start : start + BATCH]
+                names = [f"image {number}" for number in range(start, start + len(batch))]
+                images = list(pool.map(lambda p, n: self.image(p, name=n), batch, names))
+                rows.append(self.forward(np.stack(images)))
         return np.concatenate(rows)
 
-    def classify(self, encoded, *, top_k, name="the image"):
+    def classify(self, photo, *, top_k, name=None):
         """List the `top_k` likeliest classes, at most all, of one photograph: (name, probability).
 
-        Raises ValueError, with `name`, when the bytes cannot be decoded, and for a `top_k` under 1.
+        Raises as `image` does, and ValueError for a `top_k` under 1.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k: {top_k} names no class; give 1 or more")
-        image = self.image(encoded, name=name)
-        row = self._forward(image[tf.newaxis]).numpy()[0]
-        order = np.argsort(-row, kind="stable")[:top_k]
-        return [(self.classes[i]["name"], float(row[i])) for i in order]
+        check_top_k(top_k)
+        row = self.forward(self.image(photo, name=name)[np.newaxis])[0]
+        return [(self.classes[i]["name"], float(row[i])) for i in likeliest(row, top_k)]
 
-    def latency(self, photos, *, latency_runs):
-        """Time `latency_runs` photographs one at a time, from encoded bytes to probabilities.
 
-        `photos` is a sequence of bytes, gone through in turn and again. Gives milliseconds as
-        {"p50", "p90", "p99"} for each of "decode_resize" (on the CPU), "transfer" (to the device;
-        next to nothing when that is the CPU), "forward" (with the probabilities' way back) and
-        "total", and "runs", "device" and "precision". The first photographs are run untimed.
-        """
-        if latency_runs < 1:
-            raise ValueError(f"latency_runs: {latency_runs} times nothing; give 1 or more")
-        if not len(photos):
-            raise ValueError("no photograph to time: give at least one")
-        times = np.array([self._time(p) for p in islice(cycle(photos), WARM_UP + latency_runs)])
-        marks = {
-            stage: {name: float(np.percentile(column, q)) for name, q in PERCENTILES.items()}
-            for stage, column in zip(STAGES, times[WARM_UP:].T, strict=True)
-        }
-        return {
-            **marks,
-            "runs": latency_runs,
-            "device": self._describe_device(),
-            "precision": self._describe_precision(),
-        }
+def encoded(photo):
+    """Give a photograph's encoded bytes: of a path what the file holds, of pixels a BMP of them.
 
-    def _time(self, encoded):
-        """Milliseconds of each of STAGES for one photograph."""
-        start = time.perf_counter()
+    Raises ValueError for anything else, and for a file too large to be an image; OSError for a file
+    that cannot be read.
+    """
+    if isinstance(photo, bytes):
+        return photo
+    if isinstance(photo, str | Path):
+        return paths.read_file(str(photo), MAX_FILE_BYTES)
+    pixels = np.asarray(photo)
+    if (
+        pixels.dtype != np.uint8
+        or (pixels.ndim, *pixels.shape[2:]) not in ((2,), (3, 3))
+        or not pixels.size
+    ):
+        raise ValueError(
+            f"an array of {pixels.dtype} {list(pixels.shape)} is no photograph: give uint8 "
+            "[height, width, 3] or [height, width], bytes, or a path"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "BMP")  # nothing is lost, and it costs a copy
+    return buffer.getvalue()
+
+
+def _decode(decoder, data):
+    try:
         with tf.device("CPU:0"):
-            image = self.image(encoded)[tf.newaxis]
-        decoded = time.perf_counter()
-        with tf.device(self.device):
-            pixels = tf.identity(image)
-        tf.test.experimental.sync_devices()  # a GPU copies while Python goes on
-        transferred = time.perf_counter()
-        self._forward(pixels).numpy()
-        end = time.perf_counter()
-        stages = [decoded - start, transferred - decoded, end - transferred, end - start]
-        return [1000 * seconds for seconds in stages]
-
-    def _describe_device(self):
-        gpus = tf.config.list_physical_devices("GPU")
-        if gpus:
-            return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-        return f"CPU, {os.cpu_count()} cores"
-
-    def _describe_precision(self):
-        """Name the dtype policy of most layers; means and logits are float32 in any case."""
-        policies = Counter(layer.dtype_policy.name for layer in self.model.layers if layer.weights)
-        return policies.most_common(1)[0][0]
+            return decoder(data)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError("truncated or damaged") from error
 
 
-def write_latency(run_dir, measured):
-    """Write run_dir/latency.json, whole or not at all, and give its path."""
-    path = Path(run_dir) / "latency.json"
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-    return path
+def _whole(data):
+    return tf.io.decode_jpeg(data, channels=3).numpy()
+
+
+def likeliest(probabilities, top_k):
+    """Give the class numbers of the `top_k` largest, largest first; of equals the lower first."""
+    return np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+
+
+def check_top_k(top_k):
+    """Raise ValueError for a `top_k` under 1."""
+    if top_k < 1:
+        raise ValueError(f"top_k: {top_k} names no class; give 1 or more")
 
 
 def _require(path):
@@ -213,7 +225,3 @@ def _read_metadata(path):
     if wrong:
         raise ValueError(f"{path} lacks {', '.join(wrong)}: it is not the kit's; train again")
     return metadata
-
-
-def _looks_like_image(file):
-    return file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."

@@ -31,6 +31,19 @@ def image_grid(images, titles=(), *, boxes=(), columns=4):
 
 
 @STYLE
+def label_text(label, classes):
+    """Name the class of a label, or with their shares the two largest of a mixed one.
+
+    `label` is a number or a float vector over `classes`, each with a `name`.
+    """
+    if np.ndim(label) == 0:
+        return classes[label].name
+    first, second = np.argsort(label)[::-1][:2]
+    if not label[second]:
+        return classes[first].name
+    return "\n".join(f"{classes[i].name} {label[i]:.0%}" for i in (first, second))
+
+
 def crops(image, windows, *, boxes=()):
     """Draw an image with the windows of training crops (white) and its object's boxes (orange).
 
@@ -47,23 +60,62 @@ def crops(image, windows, *, boxes=()):
     return figure
 
 
-def mistakes(images, worst, names, *, columns=4):
-    """Draw the wrong answers of `evaluation.worst_mistakes` with what each is and was taken for."""
+def mistakes(images, heats, worst, names):
+    """Draw the wrong answers of `scores.worst_mistakes`, each above its heat map.
+
+    The title says what it is, what it was taken for and how surely.
+    """
     titles = [
         f"{short(names[one['label']])}\ntaken for {short(names[one['prediction']], 12)}, "
         f"{one['probability']:.0%}"
         for one in worst
     ]
-    return image_grid(images, titles, columns=columns)
+    return heat_maps(images, heats, titles)
 
 
 @STYLE
-def top_k(images, answers, titles=()):
-    """Draw each photograph beside the classes that `Classifier.classify` gave it, best on top."""
-    figure, grid = new_figure(10, 3.1 * len(images), len(images), 2, widths=[1, 1.9])
-    for (photo, axes), image, answer in zip(grid, images, answers, strict=True):
-        photo.set_axis_off()
-        _show(photo, image)
+def confused_pairs(images, pairs, names):
+    """Draw a row of images for each of `scores.confused_pairs`, which are in the order of its rows.
+
+    The title says how many images of the class were taken for the other.
+    """
+    columns = max(len(pair["positions"]) for pair in pairs)
+    figure, grid = new_figure(2.3 * max(columns, 3), 2.7 * len(pairs), len(pairs), columns)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    images = iter(images)
+    for row, pair in zip(grid, pairs, strict=True):
+        label, prediction = (short(names[pair[key]], 24) for key in ("label", "prediction"))
+        text = f"{label} taken for {prediction}: {pair['images']:,} of {pair['of']:,}"
+        row[0].set_title(text, loc="left")
+        for axes, _ in zip(row, pair["positions"], strict=False):
+            _show(axes, next(images))
+    return figure
+
+
+def heat_maps(images, heats, titles=()):
+    """Draw each image, and below it the same one lit where `gradcam` is high: [height, width]."""
+    lit = [_lit(image, heat) for image, heat in zip(images, heats, strict=True)]
+    return image_grid([*images, *lit], titles, columns=len(images))
+
+
+@STYLE
+def top_k(photographs, windows, images, heats, answers, titles=()):
+    """Draw a row for each photograph: whole, as the network sees it, and what it takes it for.
+
+    Whole with the window (ymin, xmin, ymax, xmax, in [0, 1]) that becomes the image of `images`;
+    that image, lit where `gradcam` is high; and `Classifier.classify`'s answer, best on top.
+    """
+    rows = len(images)
+    figure, grid = new_figure(12, 3.1 * rows, rows, 3, widths=[1.3, 1, 1.7])
+    for (photo, seen, axes), photograph, window, image, heat, answer in zip(
+        grid, photographs, windows, images, heats, answers, strict=True
+    ):
+        for panel in (photo, seen):
+            panel.set_axis_off()
+        _show(photo, photograph)
+        _draw_boxes(photo, photograph, window, LIGHT)
+        _show(seen, _lit(image, heat))
         names, shares = zip(*answer, strict=True)
         axes.barh(range(len(answer)), shares, height=0.7, color=DARK)
         for place, share in enumerate(shares):
@@ -73,10 +125,17 @@ def top_k(images, answers, titles=()):
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(left=False)
         axes.grid(visible=False)
-    for (_, axes), title in zip(grid, titles, strict=False):
-        axes.set_title(title, loc="left")
-    grid[-1, 1].set_xlabel("probability")
+    for (*_, axes), title in zip(grid, titles, strict=False):
+        axes.set_title(title if len(title) <= 40 else f"…{title[-39:]}", loc="left")
+    grid[0, 0].set_title("photograph and crop", fontsize=12)
+    grid[0, 1].set_title("what speaks for it", fontsize=12)
+    grid[-1, -1].set_xlabel("probability")
     return figure
+
+
+def _lit(image, heat):
+    """Darken an image where `heat` [height, width], in [0, 1], is low."""
+    return image * (0.2 + 0.8 * heat[..., None])
 
 
 def _show(axes, image):

@@ -33,11 +33,6 @@ STYLE = plt.rc_context(
         "figure.constrained_layout.h_pad": 0.1,
     }
 )
-STAGES = {
-    "decode_resize": ("decode + resize", LIGHT),
-    "transfer": ("transfer", PALE),
-    "forward": ("forward", DARK),
-}
 QUANTITIES = {
     "loss": ("total loss", {"": "loss"}),
     "cross_entropy": ("cross-entropy, nats", {"": "cross_entropy"}),
@@ -131,7 +126,7 @@ def confusion(matrix, names):
 def class_accuracy(per_class):
     """Draw the top-1 accuracy of each class, best first; of many classes, the best and the worst.
 
-    `per_class` is that list of `evaluation.evaluate`. The dashed line is the mean of the classes.
+    `per_class` is that list of `scores.evaluate`. The dashed line is the mean of the classes.
     """
     known = sorted((row for row in per_class if row["images"]), key=lambda row: row["top1"])
     half = NAMED_CLASSES // 3
@@ -177,32 +172,6 @@ def class_balance(histograms, names):
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=ROUND))
         axes.set(xlabel="images", ylim=(len(names) - 0.4, -0.6))
         axes.grid(axis="y", visible=False)
-    return figure
-
-
-@STYLE
-def latency(measured):
-    """Draw the medians of `Classifier.latency`'s stages in one bar, above the total's spread."""
-    figure, [[axes]] = new_figure(9, 4)
-    left = 0
-    for stage, (words, colour) in STAGES.items():
-        median = measured[stage]["p50"]
-        text = f"{words} {median:.2f} ms"
-        axes.barh(1, median, left=left, height=0.5, color=colour, label=text)
-        left += median
-    total = measured["total"]
-    axes.plot(list(total.values()), [0, 0, 0], "o-", color=DARK, markersize=9)
-    # the three can be close: beside, below, beside
-    sides = (("right", "bottom", 10), ("center", "top", -12), ("left", "bottom", 10))
-    for (mark, value), (ha, va, above) in zip(total.items(), sides, strict=True):
-        place = {"xytext": (0, above), "textcoords": "offset points", "ha": ha, "va": va}
-        axes.annotate(f"{mark} {value:.1f} ms", (value, 0), **place)
-    axes.set_yticks([1, 0], ["stages, p50", "total"])
-    axes.set(xlabel="milliseconds per photograph, batch 1", ylim=(-0.6, 1.5))
-    axes.set_xlim(0, 1.25 * total["p99"])
-    axes.grid(axis="y", visible=False)
-    axes.set_title(f"{measured['device']}, {measured['precision']}, {measured['runs']} photographs")
-    figure.legend(loc="outside upper center", ncols=3, handlelength=1, columnspacing=1.5)
     return figure
 
 

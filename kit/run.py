@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kit import ROOT, execution, params, record, signals
+from kit import ROOT, execution, params, record, runtimes, signals
+from kit.evaluation import guard
 from kit.training import checks, hosts, unfinished
 
 
@@ -130,19 +131,28 @@ def check_training(tasks: dict[Path, dict], devices: Sequence[str], count: int =
             replicas = (parameters["replicas"] or gpus or 1) * count
             checks.check_batch(batch_size=parameters["batch_size"], replicas=replicas)
             checks.check_precision(precision=parameters["precision"], replicas=replicas)
-        if "expected_top1" in parameters:
-            checks.check_bands(
-                expected_top1=parameters["expected_top1"], outside_band=parameters["outside_band"]
-            )
-        if {"image_size", "resize_side"} <= parameters.keys():
-            checks.check_sizes(
-                image_size=parameters["image_size"], resize_side=parameters["resize_side"]
-            )
+        if "training_sizes" in parameters:
+            from kit.training import recipe  # TensorFlow's import takes seconds
+
+            recipe.check_recipe(parameters, hosts=count)
+        if "test_views" in parameters:
+            names = ("test_views", "test_sizes", "real_labels", "other_images", "compare_with")
+            guard.check_settings(**{name: parameters[name] for name in names})
         if parameters.get("data_service"):
-            from kit.pipeline import service  # TensorFlow's import takes seconds
+            from kit.pipeline import service
 
             deterministic = parameters["deterministic"]
             service.check(data_service=parameters["data_service"], deterministic=deterministic)
+        if "exports" in parameters:
+            names = ("exports", "calibration_images", "top_k", "latency_runs")
+            runtimes.check_settings(**{name: parameters[name] for name in names})
+        if parameters.get("photos") or parameters.get("predictions"):
+            from kit import folder  # as above
+
+            if parameters["photos"]:
+                folder.find_photos(ROOT / parameters["photos"])
+            if parameters["predictions"]:
+                folder.check_table(ROOT / parameters["predictions"])
 
 
 def check_unfinished(tasks: dict[Path, dict], root: Path) -> None:

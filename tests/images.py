@@ -8,6 +8,27 @@ from PIL import Image
 
 from kit.prep import shards, sources
 
+UNCHANGED = {  # what training_dataset is told when it is to augment nothing
+    "augmentation": "none",
+    "augmentation_layers": 2,
+    "augmentation_magnitude": 7.0,
+    "random_erasing": 0.0,
+    "repeated_augmentation": 1,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "classes": 3,
+    "channel_means": [123.68, 116.779, 103.939],
+}
+# What kit.prep.manifest gives of a set, as far as a model is told of it.
+MANIFEST = {
+    "classes": [{"wnid": f"n{i}", "name": f"thing {i}"} for i in range(6)],
+    "label_offset": 1,
+    "parameters": {"store_short_side": 48, "store_quality": 90, "seed": 0},
+    **dict.fromkeys(("source", "layout", "fingerprint", "kit_version"), ""),
+    **{name: [] for name in ("mended", "quarantined", "skipped")},
+    "splits": {"train": {"images": 8, "shards": [{}, {}]}},
+}
+
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
     """Give a smooth random RGB image: compression changes it little."""

@@ -3,6 +3,7 @@
 Forks before TensorFlow has begun any work, so that a run costs milliseconds and not an import.
 """
 
+import itertools
 import json
 import os
 import random
@@ -15,16 +16,17 @@ from pathlib import Path
 from kit.prep import manifest, shards, sources
 
 LONGEST = 0.25  # seconds that a run is left alive; about what an uninterrupted one takes
+STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")  # as sys.audit names them, and "open"
 
 
-def write(raw_dir, data_dir):
+def write(raw_dir, data_dir, train_shards=24, validation_shards=6):
     index = sources.read_index(raw_dir=raw_dir, validation_fraction=0.2, seed=0, subset=False)
     return shards.write_shards(
         index,
         data_dir=data_dir,
         raw_dir=raw_dir,
-        train_shards=24,
-        validation_shards=6,
+        train_shards=train_shards,
+        validation_shards=validation_shards,
         seed=0,
         check="header",
         store_short_side=0,
@@ -48,31 +50,86 @@ def run_and_kill(raw_dir, data_dir, seconds) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def main(raw_dir, scratch, wanted, seed):
+def kill_before_step(raw_dir, data_dir, number) -> str:
+    """Kill a run before its step of that number, from 0; give the step, or "" if it has fewer."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        steps = itertools.count()
+
+        def audit(event, arguments):
+            step = event in STEPS or (event == "open" and isinstance(arguments[0], str | Path))
+            if step and str(arguments[0]).startswith(str(data_dir)) and next(steps) == number:
+                os.write(writer, f"{event} {Path(arguments[0]).name}".encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(audit)
+        write(raw_dir, data_dir, 2, 1)
+        os._exit(0)
+    os.close(writer)
+    status = os.waitpid(child, 0)[1]
+    with os.fdopen(reader) as pipe:
+        step = pipe.read()
+    assert os.WTERMSIG(status) == signal.SIGKILL if step else status == 0, "failed by itself"
+    return step
+
+
+def kill_at_random(raw_dir, scratch, wanted, seed):
     """Print how many runs were killed, in how many sets, and how many shards stood at each kill."""
     source = random.Random(seed)
-    cut, stood, sets, differ = Path(scratch) / "cut", [], 0, 0
+    cut, stood, sets, differ = scratch / "cut", [], 0, []
     while len(stood) < wanted or cut.exists():
         if len(stood) < wanted and run_and_kill(raw_dir, cut, source.uniform(0, LONGEST)):
             stood.append(len(list(cut.glob(f"{manifest.JOURNAL}/*-of-*"))))
             continue
         write_in_child(raw_dir, cut)
         sets += 1
-        write_in_child(raw_dir, Path(scratch) / "whole")
-        whole = {path.name: path.read_bytes() for path in (Path(scratch) / "whole").iterdir()}
-        found = {path.name: path.is_file() and path.read_bytes() for path in cut.iterdir()}
-        differ += whole != found
+        write_in_child(raw_dir, scratch / "whole")
+        differ += differences(scratch / "whole", cut)
         shutil.rmtree(cut)
     print(json.dumps({"kills": len(stood), "sets": sets, "differ": differ, "stood": stood}))
 
 
-def write_in_child(raw_dir, data_dir):
+def kill_at_every_step(raw_dir, scratch):
+    """Print the steps of a run, and what differs of the sets that were killed before each."""
+    cut, steps, differ = scratch / "cut", [], []
+    write_in_child(raw_dir, scratch / "whole", 2, 1)
+    while step := kill_before_step(raw_dir, cut, len(steps)):
+        write_in_child(raw_dir, cut, 2, 1)
+        steps.append(step)
+        differ += [f"{step}: {found}" for found in differences(scratch / "whole", cut)]
+        shutil.rmtree(cut)
+    print(json.dumps({"steps": steps, "differ": differ}))
+
+
+def differences(whole, cut) -> list[str]:
+    """Say of each file or folder that only one of the two has, or that differs, which and how."""
+    wanted, found = (
+        {
+            path.name + "/" * path.is_dir(): path.read_bytes() if path.is_file() else b""
+            for path in folder.iterdir()
+        }
+        for folder in (whole, cut)
+    )
+    lost = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
+    left = [f"{name} was left behind" for name in sorted(found.keys() - wanted.keys())]
+    return [*lost, *left] + [
+        f"{name} has other bytes: {len(found[name])}, not {len(wanted[name])} of them"
+        for name in sorted(wanted.keys() & found.keys())
+        if wanted[name] != found[name]
+    ]
+
+
+def write_in_child(raw_dir, data_dir, *numbers):
     child = os.fork()
     if child == 0:
-        write(raw_dir, data_dir)
+        write(raw_dir, data_dir, *numbers)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    if len(sys.argv) == 3:
+        kill_at_every_step(sys.argv[1], Path(sys.argv[2]))
+    else:
+        kill_at_random(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

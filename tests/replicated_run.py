@@ -16,25 +16,17 @@ import tensorflow as tf
 from kit.model.resnet import BATCH_NORMS
 from kit.training import schedule, trainer
 from kit.training.strategy import make_strategy
+from tests import small_training
 
 STEPS, BATCH = 20, 8
-SETTINGS = {
+SETTINGS = small_training.NETWORK | {
     "classes": 6,
-    "version": "1.5",
-    "channel_means": [123.68, 116.779, 103.939],
-    "batch_norm": "per_replica",
-    "batch_norm_momentum": 0.9,
-    "batch_norm_epsilon": 1e-5,
-    "zero_gamma": False,
+    "stage_sizes": (1,),
     "weight_decay": 1e-2,  # large, so that a wrong factor would show
     "learning_rate": 0.01,
-    "momentum": 0.9,
-    "precision": "float32",
-    "width": 4,
-    "stage_sizes": (1,),
 }
 # an epoch is a step, so that the history holds each; the rate drops after ten
-RATES = {"learning_rate": 0.01, "decay_epochs": [10], "decay_factor": 0.1, "warmup_epochs": 0}
+RATES = small_training.RATES | {"learning_rate": 0.01, "decay_epochs": [10], "steps_per_epoch": 1}
 
 
 def batches():

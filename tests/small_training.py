@@ -19,6 +19,7 @@ import numpy as np
 from kit.files import replacing
 from kit.pipeline import dataset
 from kit.training import schedule, strategy, trainer
+from tests.images import UNCHANGED
 
 NETWORK = {
     "classes": 3,
@@ -28,10 +29,19 @@ NETWORK = {
     "batch_norm_momentum": 0.9,
     "batch_norm_epsilon": 1e-5,
     "zero_gamma": False,
+    "blur_pool": False,
+    "drop_path": 0.0,
     "weight_decay": 1e-4,
+    "weight_decay_skips": ["norm", "bias"],
     "learning_rate": 0.05,
     "momentum": 0.9,
     "precision": "float32",
+    "optimizer": "sgd",
+    "clip_norm": 0.0,
+    "loss": "cross_entropy",
+    "label_smoothing": 0.0,
+    "target_threshold": 0.0,
+    "ema_decay": 0.0,
     "width": 4,
     "stage_sizes": (1, 1),
 }
@@ -39,6 +49,7 @@ IMAGES = {
     "batch_size": 4,
     "image_size": 32,
     "shuffle_shards": 2,
+    "crop_sampling": "distorted_box",
     "min_object_covered": 0.1,
     "aspect_ratio_range": [0.75, 1.33],
     "area_range": [0.05, 1.0],
@@ -46,12 +57,25 @@ IMAGES = {
     "seed": 0,
     "deterministic": True,
     "scaled_decode": False,
-    "ram_budget": 100,
+    **UNCHANGED,
 }
-RATES = {"learning_rate": 0.05, "decay_epochs": [2], "decay_factor": 0.1, "warmup_epochs": 0}
+RATES = {
+    "epochs": 3,
+    "steps_per_epoch": 8,
+    "learning_rate": 0.05,
+    "rate_decay": "steps",
+    "decay_epochs": [2],
+    "decay_factor": 0.1,
+    "final_rate": 0.0,
+    "polynomial_power": 2.0,
+    "rate_every": "epoch",
+    "warmup_epochs": 0,
+    "warmup_start": 0.0,
+}
 RUN = {
     "epochs": 3,
     "steps_per_epoch": 8,
+    "training_sizes": [],
     "parameters": {"seed": 0, "learning_rate": 0.05},
     "checkpoint_minutes": 0.0,
     "keep_checkpoints": 3,
@@ -59,9 +83,9 @@ RUN = {
 }
 
 
-def compiled(*, replicas=1):
+def compiled(*, replicas=1, **changes):
     trainer.fix_chance(seed=0, deterministic=True)
-    return trainer.compile_model(strategy.make_strategy(replicas=replicas), **NETWORK)
+    return trainer.compile_model(strategy.make_strategy(replicas=replicas), **NETWORK | changes)
 
 
 @functools.cache
@@ -82,15 +106,16 @@ def untrained():
 def train(model, data_dir, run_dir, **changes):
     """Train in `run_dir`, or go on there; give Keras' History."""
 
-    def training(start_step):
-        return dataset.training_dataset(data_dir=data_dir, start_step=start_step, **IMAGES)
+    def training(start_step, **sized):
+        images = IMAGES | sized
+        return dataset.training_dataset(data_dir=data_dir, start_step=start_step, **images)
 
     validation = dataset.evaluation_dataset(
         data_dir=data_dir, split="validation", batch_size=4, image_size=32, resize_side=36
     )
-    data = {"training": training, "validation": validation}
-    rates = schedule.scheduler(**RATES)
-    return trainer.fit(model, run_dir=run_dir, schedule=rates, **data | RUN | changes)
+    settings = {"training": training, "validation": validation}
+    settings |= {"schedule": schedule.scheduler(**RATES), "run_dir": run_dir}
+    return trainer.fit(model, **settings | RUN | changes)
 
 
 class Tell(keras.callbacks.Callback):

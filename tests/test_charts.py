@@ -21,7 +21,18 @@ ROWS = demand.demand(supply=1420, cores=2, bytes_per_image=110_000)
 DECODING = {"original": 1500, "stored": 1900, "scaled": 1540}
 REMEDIES = demand.remedies(supply=1420, decoding=DECODING)
 KNEE = demand.knee(supply=1000, batch_size=32, step_seconds=0.128, consumers=8)
+TIMES = {
+    name: {stage: dict(zip(("p50", "p90", "p99"), row, strict=True)) for stage, row in rows.items()}
+    for name, rows in {
+        "slow": {"decode_resize": (2, 3, 4), "forward": (70, 80, 90), "total": (73, 82, 93)},
+        "quick": {"decode_resize": (2, 3, 4), "forward": (6, 7, 8), "total": (8, 9, 12)},
+    }.items()
+}
+MEASURED = {"device": "CPU, 2 cores", "image_size": 224, "runs": 200, "forms": TIMES}
+BATCHES = {"quick": {1: 100.0, 8: 120.0}, "slow": {1: 10.0, 8: 30.0}, "as slow": {1: 9.0, 8: 30.0}}
 FIGURES = {
+    "latency": lambda: charts.latency(MEASURED),
+    "throughput": lambda: charts.throughput(BATCHES, ""),
     "waterfall": lambda: charts.waterfall(RATES, "input-bound: yes"),
     "supply_and_demand": lambda: charts.supply_and_demand(ROWS, supply=1420, remedies=REMEDIES),
     "knee": lambda: charts.knee(KNEE, "", supply=1000, of="consumers", measured=[(1, 240)]),
@@ -74,3 +85,29 @@ def test_knee_shows_the_simulation_and_the_real_run():
     )
     np.testing.assert_allclose(lines["what they could take"].get_ydata(), 250 * np.arange(1, 9))
     np.testing.assert_allclose(lines["what they get, measured"].get_xydata(), [[1, 240]])
+
+
+def test_latency_stacks_the_median_stages_of_the_fastest_form_first():
+    axes = charts.latency(MEASURED).axes[0]
+    assert words(axes) == ["quick", "slow"]
+    bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    assert bars == [(0, 2), (2, 6), (0, 2), (2, 70)]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["8.0", "9.0", "12.0", "73.0", "82.0", "93.0", "p50", "p90", "p99"]
+    assert "224 x 224 pixels" in axes.get_title(loc="left")
+
+
+def test_recipes_latency_stands_beside_those_of_its_image_size_alone():
+    (line,) = charts.latency(MEASURED).axes[0].lines
+    assert line.get_xdata()[0] == 11  # milliseconds, published with the recipe
+    assert not charts.latency(MEASURED | {"image_size": 64}).axes[0].lines
+
+
+def test_throughput_names_each_curve_beside_the_others():
+    axes = charts.throughput(BATCHES, "").axes[0]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[10, 30], [9, 30], [100, 120]]
+    assert [text.get_text() for text in axes.texts] == ["slow", "as slow", "quick"]
+    bottom, top = axes.get_ylim()
+    assert {10, 20, 50, 100} <= {tick for tick in axes.get_yticks() if bottom <= tick <= top}
+    heights = [np.log(text.xyann[1]) for text in axes.texts]
+    assert min(np.diff(heights)) > 0.1

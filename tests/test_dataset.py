@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit.pipeline import dataset, preprocessing
+from kit.pipeline import dataset, order, preprocessing
 from kit.prep.manifest import shard_paths
-from tests.images import make_shards
+from kit.prep.records import parse_example
+from tests.images import UNCHANGED, make_shards
 
 CROP = {
+    "crop_sampling": "distorted_box",
     "min_object_covered": 0.1,
     "aspect_ratio_range": [0.75, 1.33],
     "area_range": [0.05, 1.0],
     "max_attempts": 100,
 }
+ALL_ON = {"augmentation": "rand_augment", "random_erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
+ALL_ON |= {"repeated_augmentation": 3, "batch_size": 6, "crop_sampling": "random_resized"}
 WHOLE = {"area_range": [0.999, 1.0], "aspect_ratio_range": [1.3, 1.36], "min_object_covered": 0.99}
 
 
@@ -29,7 +33,7 @@ def data_dir(tmp_path_factory):
 def training(data_dir, **changes):
     settings = {"batch_size": 5, "image_size": 32, "shuffle_shards": 3}
     settings |= {"seed": 0, "deterministic": True} | CROP
-    settings |= {"scaled_decode": False, "ram_budget": 100}
+    settings |= {"scaled_decode": False} | UNCHANGED
     return dataset.training_dataset(data_dir=data_dir, **settings | changes)
 
 
@@ -94,8 +98,9 @@ def test_a_pass_need_not_be_whole_batches(data_dir):
     assert [len(set(names[at : at + 24])) for at in (0, 24, 48)] == [24, 24, 24]
 
 
-def batch_names(data_dir, step, batch_size=5):
+def batch_names(data_dir, step, batch_size=5, times=1):
     settings = {"seed": 0, "batch_size": batch_size, "shuffle_shards": 3}
+    settings |= {"repeated_augmentation": times}
     return dataset.batch_names(data_dir=data_dir, step=step, **settings)
 
 
@@ -137,6 +142,69 @@ def test_an_image_gets_another_crop_in_each_pass(data_dir):
     mirrored = {image[:, ::-1].tobytes() for image in batches[1][0]}
     assert len(one) == 24
     assert not one & (other | mirrored)
+
+
+def test_without_augmentation_images_are_those_of_the_preprocessing(data_dir):
+    records = order.ordered_records(data_dir=data_dir, shuffle_shards=3, seed=0).take(5)
+    ((images, labels),) = take(training(data_dir), 1)
+    for (position, record), image, label in zip(records, images, labels, strict=True):
+        example = parse_example(record)
+        settings = CROP | {"image_size": 32, "scaled_decode": False}
+        made = preprocessing.training_image(
+            example["encoded"], example["boxes"], [0, position], **settings
+        )
+        np.testing.assert_array_equal(image, made)
+        assert label == example["label"]
+
+
+def test_with_all_augmentation_starting_at_a_step_equals_skipping_to_it(data_dir):
+    batches = training(data_dir, **ALL_ON)
+    assert_same(take(batches, 16)[13:], take(training(data_dir, start_step=13, **ALL_ON), 3))
+    images, labels = batches.element_spec
+    assert (images.shape, images.dtype) == ((6, 32, 32, 3), tf.uint8)
+    assert (labels.shape, labels.dtype) == ((6, 3), tf.float32)
+
+
+def test_repeated_augmentation_crops_each_image_of_a_batch_so_often(data_dir):
+    """The images of the recipe's order follow each other, each three times, in as many steps."""
+    names = [batch_names(data_dir, step, batch_size=24, times=3) for step in range(3)]
+    once = batch_names(data_dir, 0, batch_size=24)
+    assert [name for batch in names for name in batch] == np.repeat(once, 3).tolist()
+    for images, labels in take(training(data_dir, batch_size=6, repeated_augmentation=3), 4):
+        assert len({image.tobytes() for image in images}) == 6
+        assert (labels.reshape(2, 3) == labels[[0, 3], None]).all()
+
+
+def test_two_workers_share_the_repeated_images(data_dir):
+    settings = {"batch_size": 12, "repeated_augmentation": 3, "start_step": 1}
+    whole = take(training(data_dir, **settings), 4)
+    parts = [take(training(data_dir, **settings, worker=one, workers=2), 4) for one in (0, 1)]
+    assert_same(whole, [tuple(map(np.concatenate, zip(*two))) for two in zip(*parts)])  # noqa: B905
+    with pytest.raises(ValueError, match="repeated_augmentation: 3 does not divide batch_size: 4"):
+        training(data_dir, batch_size=12, repeated_augmentation=3, workers=3)
+
+
+def test_mixed_batches_have_their_partner_in_another_image(data_dir):
+    """Of three crops each, an image is mixed with the crop three places before it."""
+    settings = {"batch_size": 6, "repeated_augmentation": 3}
+    plain = take(training(data_dir, **settings), 4)
+    mixed = take(training(data_dir, **settings, mixup=1.0), 4)
+    for (images, labels), (found, shares) in zip(plain, mixed, strict=True):
+        share = np.linalg.lstsq(*parts_of(images, found), rcond=None)[0].item()
+        one_hot = np.eye(3)[labels]
+        expected = share * one_hot + (1 - share) * np.roll(one_hot, 3, axis=0)
+        np.testing.assert_allclose(shares, expected, atol=0.01)
+
+
+def parts_of(images, found):
+    """Give what each pixel is if the share of its own image is 1, and what it is, less the rest."""
+    others = np.roll(images, 3, axis=0).astype(float)
+    return (images - others).reshape(-1, 1), (found - others).reshape(-1)
+
+
+def test_an_unknown_augmentation_is_refused(data_dir):
+    with pytest.raises(ValueError, match='augmentation: "auto_augment" is not one of none'):
+        training(data_dir, augmentation="auto_augment")
 
 
 def test_evaluation_gives_each_image_once_and_in_order(data_dir):

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from kit import ROOT
+from kit.evaluation.comparison import read_predictions
 from kit.inference import Classifier
 from tests.images import class_folders, jpeg
 
@@ -24,6 +25,7 @@ SMALL = {
     "latency_runs": "3",
     "measured_seconds": "0.1",
     "decay_epochs": "[1]",
+    "warmup_epochs": "1",
     "quarantine_budget": "0.1",
 }
 
@@ -43,6 +45,8 @@ def own_photographs(tmp_path_factory):
     """A run over somebody's own folder, with a photograph among them that cannot be read."""
     root = tmp_path_factory.mktemp("own")
     raw_dir = class_folders(root / "raw", classes=2, images=12)
+    for number, path in enumerate(sorted(raw_dir.glob("*/*.jpg")), start=1):
+        path.rename(path.with_name(f"ILSVRC2012_val_{number:08d}.JPEG"))  # for ReaL's labels
     (raw_dir / "class0" / "broken.jpg").write_bytes(jpeg(48, 64)[:500])
     folders = {
         "raw_dir": str(raw_dir),
@@ -63,7 +67,8 @@ def test_a_folder_becomes_a_model_and_its_numbers(own_photographs):
     assert json.loads((root / "run" / "throughput.json").read_text())["images_per_second"]["real"]
     with (root / "run" / "history.csv").open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
-    assert rates == pytest.approx([0.05 / 3, 0.1 / 3])  # the recipe warms up over two epochs
+    share = 6 / 32  # of the batch that the recipe's rates are for
+    assert rates == pytest.approx([0.0167 * share, 0.1 * 0.05 * share])
     model = keras.saving.load_model(root / "run" / "model.keras", compile=False)
     assert model.output_shape == (None, 2)
 
@@ -99,6 +104,15 @@ def test_the_trained_model_classifies_a_photograph(own_photographs):
     assert sum(share for _, share in answer) == pytest.approx(1, abs=1e-5)
 
 
+def test_the_last_notebook_adds_to_what_those_before_it_wrote(own_photographs):
+    run_dir = own_photographs[0] / "run"
+    assert len(read_predictions(run_dir)) == 2  # which compare_with reads
+    assert (run_dir / "photos.csv").read_text().startswith("photo,problem,label_1,name_1")
+    card = (run_dir / "model_card.md").read_text()
+    assert "`export/saved_model` (saved_model): differs from Keras by" in card
+    assert "ms for a photograph" in card and "95 % interval" in card
+
+
 def test_one_photograph_is_classified_by_the_last_notebook_alone(own_photographs, tmp_path):
     root, _ = own_photographs
     (tmp_path / "mine.png").write_bytes(jpeg(50, 50))
@@ -106,6 +120,30 @@ def test_one_photograph_is_classified_by_the_last_notebook_alone(own_photographs
     done = kit_run("--only", "04", photos=str(tmp_path / "mine.png"), latency_runs="2", **folders)
     assert done.returncode == 0, done.stderr
     assert "1 photographs: mine.png" in done.stdout
+
+
+def test_other_labels_other_images_and_another_run_are_evaluated_too(own_photographs, tmp_path):
+    root, _ = own_photographs
+    shutil.copytree(root / "run", tmp_path / "run")
+    (tmp_path / "real.json").write_text(json.dumps([[0]] * 12 + [[1]] * 12))
+    others = class_folders(tmp_path / "others", classes=2, images=2)
+    for label in range(2):
+        (others / f"class{label}").rename(others / str(label))  # as in ImageNet-V2
+    folders = {"data_dir": root / "data", "run_dir": tmp_path / "run", "other_images": others}
+    folders |= {"real_labels": tmp_path / "real.json", "compare_with": root / "run"}
+    given = {name: str(path) for name, path in folders.items()}
+    done = kit_run("--recipe", "folder", "--only", "03", **given, test_sizes="[32, 40]")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert found["real"]["top1"] == found["top1"]
+    assert found["other_images"]["images"] == 4
+    assert (
+        found["comparison"] | {"only_ours": 0, "only_theirs": 0, "p_value": 1}
+        == found["comparison"]
+    )
+    assert [row["image_size"] for row in found["test_sizes"]] == [32, 40]
+    card = (tmp_path / "run" / "model_card.md").read_text()
+    assert "| ReaL |" in card and "Not measured" not in card
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ import pytest
 
 from kit.pipeline import dataset
 from kit.signals import Preempted
-from kit.training import keeper, unfinished
+from kit.training import keeper, schedule, unfinished
 from tests.images import make_shards
-from tests.small_training import IMAGES, compiled, train, untrained
+from tests.small_training import IMAGES, RATES, compiled, train, untrained
 
+ORDER = ("seed", "batch_size", "shuffle_shards", "repeated_augmentation")
 TIMED = {"images_per_second", "input_wait"}
 
 
@@ -90,6 +91,32 @@ def test_a_run_stopped_thrice_ends_bit_for_bit_as_one_never_stopped(whole, data_
     assert np.isfinite(history["images_per_second"]).all()
 
 
+@pytest.mark.slow
+def test_so_it_does_with_all_that_keeps_a_state_of_its_own(data_dir, tmp_path):
+    """LAMB, an average of the weights, drop path and a rate of each step, on two replicas."""
+    options = {"optimizer": "lamb", "ema_decay": 0.9, "clip_norm": 1.0, "drop_path": 0.5}
+    rates = RATES | {"rate_decay": "cosine", "warmup_epochs": 1, "rate_every": "step"}
+
+    def run(run_dir, *watchers):
+        settings = {"epochs": 2, "schedule": schedule.scheduler(**rates), "watchers": watchers}
+        model = compiled(replicas=2, **options)
+        return model, train(model, data_dir, run_dir, **settings).history
+
+    for stop in (At(terminate, step=3), At(terminate, validation=8)):
+        with pytest.raises(Preempted):
+            run(tmp_path / "cut", stop)
+    (model, history), (whole, expected) = run(tmp_path / "cut"), run(tmp_path / "whole")
+    pairs = zip(state_of(model), state_of(whole), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert history["val_loss"] == expected["val_loss"]
+
+
+def state_of(model):
+    return [*model.variables, *model.optimizer.variables, *model.average.average]
+
+
 def test_a_stopped_notebook_loses_no_step(data_dir, tmp_path):
     interrupt = functools.partial(os.kill, os.getpid(), signal.SIGINT)
     model = untrained()
@@ -124,7 +151,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(data_dir, tmp_path
     def spoil():
         model.get_layer("logits").kernel.assign(np.full((32, 3), np.nan))
 
-    settings = {name: IMAGES[name] for name in ("seed", "batch_size", "shuffle_shards")}
+    settings = {name: IMAGES[name] for name in ORDER}
     names = functools.partial(dataset.batch_names, data_dir=data_dir, **settings)
     with pytest.raises(RuntimeError, match="loss became nan in epoch 2, at its step 4; "):
         train(

@@ -17,15 +17,6 @@ HISTORY = {
 } | {"learning_rate": [0.1, 0.1, 0.01, 0.01], "images_per_second": [9.0, 10, 11, 10]}
 NAMES = ["cat, house cat", "dog", "horse"]
 SQUARE = np.zeros([20, 20, 3], "uint8")
-MEASURED = {
-    "decode_resize": {"p50": 3.0, "p90": 4.0, "p99": 5.0},
-    "transfer": {"p50": 1.0, "p90": 2.0, "p99": 3.0},
-    "forward": {"p50": 6.0, "p90": 7.0, "p99": 8.0},
-    "total": {"p50": 10.0, "p90": 13.0, "p99": 16.0},
-    "runs": 200,
-    "device": "CPU, 2 cores",
-    "precision": "float32",
-}
 
 
 def texts(axes):
@@ -48,14 +39,18 @@ FIGURES = {
     "image_grid": lambda: pictures.image_grid([SQUARE] * 3, ["a", "b", "c"], columns=2),
     "crops": lambda: pictures.crops(SQUARE, [[0, 0, 1, 1]], boxes=[[0.2, 0.2, 0.5, 0.5]]),
     "mistakes": lambda: pictures.mistakes(
-        [SQUARE], [{"label": 0, "prediction": 1, "probability": 0.9}], NAMES
+        [SQUARE],
+        [np.eye(len(SQUARE))],
+        [{"label": 0, "prediction": 1, "probability": 0.9}],
+        NAMES,
     ),
     "confusion": lambda: plots.confusion(np.eye(3, dtype=int), NAMES),
     "large confusion": lambda: plots.confusion(np.eye(100, dtype=int), ["class"] * 100),
     "class_accuracy": lambda: plots.class_accuracy(per_class([0.5, 1])),
     "class_balance": lambda: plots.class_balance({"train": [5, 6, 7]}, NAMES),
-    "latency": lambda: plots.latency(MEASURED),
-    "top_k": lambda: pictures.top_k([SQUARE], [[("cat", 0.9), ("dog", 0.1)]]),
+    "top_k": lambda: pictures.top_k(
+        [SQUARE], [[0, 0, 1, 1]], [SQUARE], [np.eye(len(SQUARE))], [[("cat", 0.9), ("dog", 0.1)]]
+    ),
 }
 
 
@@ -73,7 +68,7 @@ def test_figure_is_drawn_once_and_kept(name, tmp_path):
 
 def test_style_does_not_leak():
     before = plt.rcParams["font.size"]
-    plots.latency(MEASURED)
+    plots.class_balance({"train": [5, 6, 7]}, NAMES)
     assert plt.rcParams["font.size"] == before
 
 
@@ -178,10 +173,3 @@ def test_class_balance_draws_the_counts_of_each_split():
     assert [bar.get_width() for bar in train.patches] == [5, 6, 7]
     assert [bar.get_width() for bar in validation.patches] == [1, 2, 1]
     assert train.get_title() == "train: 18 images"
-
-
-def test_latency_stacks_the_medians_and_marks_the_total():
-    axes = plots.latency(MEASURED).axes[0]
-    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(0, 3), (3, 1), (4, 6)]
-    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [10, 13, 16])
-    assert texts(axes) == ["p50 10.0 ms", "p90 13.0 ms", "p99 16.0 ms"]

@@ -1,13 +1,18 @@
+import functools
 import io
+import math
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from kit.pipeline import preprocessing
 
 CROP = {
+    "crop_sampling": "distorted_box",
     "min_object_covered": 0.1,
     "aspect_ratio_range": [0.75, 1.33],
     "area_range": [0.05, 1.0],
@@ -98,6 +103,25 @@ def test_evaluation_is_short_side_then_centre():
     assert np.abs(ours - whole[4:68, 16:80]).max() <= 0.5 + 1e-3
 
 
+@given(st.integers(20, 400), st.integers(20, 400), st.sampled_from([1, 3]), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_evaluation_outside_a_graph_gives_the_very_pixels(height, width, channels, odd):
+    image = photograph(height, width)[..., :channels]
+    encoded = tf.io.encode_jpeg(image).numpy()
+    size = {"image_size": 24, "resize_side": 25 + odd}
+    expected = preprocessing.evaluation_image(encoded, **size)
+    found = preprocessing.evaluation_pixels(encoded, **size)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_evaluation_window_is_what_is_cut():
+    found = preprocessing.evaluation_window(240, 320, image_size=64, resize_side=73)
+    np.testing.assert_allclose(found, [4 / 73, 16 / 97, 68 / 73, 80 / 97])
+    whole = preprocessing.evaluation_window(50, 50, image_size=64, resize_side=64)
+    np.testing.assert_array_equal(whole, [0, 0, 1, 1])
+
+
 def test_evaluation_reads_grey_jpeg_and_png_as_rgb():
     image = photograph(80, 90)
     for encoded in (
@@ -112,7 +136,7 @@ def test_evaluation_reads_grey_jpeg_and_png_as_rgb():
 
 
 def window(seed, boxes=NO_BOX, height=375, width=500, **changes):
-    return preprocessing.distorted_window([height, width, 3], boxes, seed, **CROP | changes).numpy()
+    return preprocessing.training_window([height, width, 3], boxes, seed, **CROP | changes).numpy()
 
 
 def test_windows_keep_their_area_and_aspect():
@@ -137,19 +161,68 @@ def test_without_a_fitting_window_the_whole_image_is_taken():
     np.testing.assert_array_equal(flat, [0, 0, 10, 1000])
 
 
-def training(encoded, boxes, seed, image_size=48, scaled_decode=False):
+def by_the_rule(chances, height, width, *, aspect_ratio_range, area_range):
+    """Give RandomResizedCrop's window of torchvision, whose draws are `chances` [4, attempts]."""
+    low, high = aspect_ratio_range
+    for area, aspect, top, left in chances.T:
+        area = height * width * (area_range[0] + area * (area_range[1] - area_range[0]))
+        aspect = math.exp(math.log(low) + aspect * math.log(high / low))
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return [int(top * (height - h + 1)), int(left * (width - w + 1)), h, w]
+    h, w = height, width
+    if width / height < low:
+        h = round(width / low)
+    elif width / height > high:
+        w = round(height * high)
+    return [(height - h) // 2, (width - w) // 2, h, w]
+
+
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**60), st.integers(1, 10))
+@example(10, 1000, 0, 10)  # none fits: the centre
+@example(1000, 1, 0, 10)
+@settings(max_examples=150, deadline=None)
+def test_random_resized_windows_are_torchvisions(height, width, seed, attempts):
+    limits = {"aspect_ratio_range": [3 / 4, 4 / 3], "area_range": [0.08, 1.0]}
+    changes = {"crop_sampling": "random_resized", "max_attempts": attempts}
+    found = window([0, seed], height=height, width=width, **limits, **changes)
+    chances = tf.random.stateless_uniform([4, attempts], [0, seed], dtype=tf.float64).numpy()
+    np.testing.assert_array_equal(found, by_the_rule(chances, height, width, **limits))
+    assert found.dtype == np.int32 and min(found) >= 0 and min(found[2:]) >= 1
+    assert found[0] + found[2] <= height and found[1] + found[3] <= width
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"crop_sampling": "random"}, '"random" is not one of distorted_box, random_resized'),
+        ({"min_object_covered": 1.5}, "1.5 is no share; take 0.0 to 1.0"),
+        ({"aspect_ratio_range": [1.33, 0.75]}, r"\[1.33, 0.75\] is no \[lowest, highest\] above 0"),
+        ({"area_range": [0.0, 1.0]}, r"\[0.0, 1.0\] is no \[lowest, highest\] above 0, such as"),
+        ({"area_range": [0.08, 1.5]}, r"\[0.08, 1.5\] is more than the image; end it with 1.0"),
+        ({"max_attempts": 0}, "0 draws no crop; take 10 or more"),
+    ],
+)
+def test_what_draws_no_crop_is_named(wrong, said):
+    preprocessing.check_crop(**CROP)
+    with pytest.raises(ValueError, match=f"^{[*wrong][0]}: {said}"):
+        preprocessing.check_crop(**CROP | wrong)
+
+
+def training(encoded, boxes, seed, image_size=48, scaled_decode=False, **changes):
     size = {"image_size": image_size, "scaled_decode": scaled_decode}
-    return preprocessing.training_image(encoded, boxes, seed, **size, **CROP)
+    return preprocessing.training_image(encoded, boxes, seed, **size, **CROP | changes)
 
 
-def test_a_training_image_is_its_window_resized_and_perhaps_flipped():
+@pytest.mark.parametrize("changes", [{}, {"crop_sampling": "random_resized"}])
+def test_a_training_image_is_its_window_resized_and_perhaps_flipped(changes):
     encoded = jpeg()
     decoded = tf.io.decode_jpeg(encoded).numpy()
     flipped = 0
     for i in range(20):
         seed = tf.constant([5, i], tf.int64)
-        ours = everywhere(training, encoded, NO_BOX, seed)
-        top, left, height, width = window(seed, height=120, width=160)
+        ours = everywhere(functools.partial(training, **changes), encoded, NO_BOX, seed)
+        top, left, height, width = window(seed, height=120, width=160, **changes)
         exact = bilinear(decoded[top : top + height, left : left + width], 48, 48)
         straight, mirrored = (np.abs(ours - e).mean() for e in (exact, exact[:, ::-1]))
         # a crop decoded alone lacks the neighbours that smooth the colours at its edges

@@ -2,15 +2,19 @@ import keras
 import numpy as np
 import pytest
 
-from kit.model.resnet import resnet50
+from kit.model.resnet import drop_rates, resnet50
 
 SETTINGS = {
+    "stage_sizes": [3, 4, 6, 3],
     "channel_means": [123.68, 116.779, 103.939],
     "batch_norm": "per_replica",
     "batch_norm_momentum": 0.9,
     "batch_norm_epsilon": 1.001e-5,
     "zero_gamma": False,
+    "blur_pool": False,
+    "drop_path": 0.0,
     "weight_decay": 1.0e-4,
+    "weight_decay_skips": ["norm", "bias"],
 }
 STAGES = [
     (64, 3),
@@ -23,6 +27,12 @@ STAGES = [
 @pytest.fixture(scope="module", params=["1", "1.5"])
 def resnet(request):
     return resnet50(classes=1000, version=request.param, **SETTINGS)
+
+
+def small(**changes):
+    """Give a network of one block of eight filters, or what `changes` make of it."""
+    settings = SETTINGS | {"classes": 10, "version": "1.5", "width": 8, "stage_sizes": (1,)}
+    return resnet50(**settings | changes)
 
 
 def count(weights):
@@ -73,7 +83,7 @@ def test_decay_falls_on_each_kernel_and_nothing_else(resnet):
 
 @pytest.mark.parametrize("version, conv1, conv2", [("1", 8, 8), ("1.5", 16, 8), ("2", 16, 8)])
 def test_the_stride_is_where_the_version_puts_it(version, conv1, conv2):
-    model = resnet50(classes=10, version=version, width=8, stage_sizes=(1, 1), **SETTINGS)
+    model = small(stage_sizes=(1, 1), version=version)
     shapes = keras.Model(
         model.input,
         [model.get_layer(f"stage2_block1_{name}").output for name in ("conv1", "conv2")],
@@ -133,7 +143,7 @@ def test_a_zero_gamma_starts_each_block_as_its_shortcut():
 
 def test_logits_are_float32_and_means_exact_in_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    model = resnet50(classes=10, version="1.5", width=8, stage_sizes=(1,), **SETTINGS)
+    model = small()
     pixels = np.full((1, 32, 32, 3), 200, "uint8")
     means = keras.Model(model.input, model.get_layer("subtract_means").output)(pixels)
     np.testing.assert_allclose(means[0, 0, 0], 200 - np.array(SETTINGS["channel_means"]), rtol=1e-6)
@@ -148,22 +158,89 @@ def test_kernels_are_he_normal():
     assert np.std(model.get_layer("logits").kernel) == pytest.approx(0.01, rel=0.05)
 
 
-def test_an_unknown_version_is_named():
-    with pytest.raises(ValueError, match='version: "1.6" is not one of 1, 1.5, 2'):
-        resnet50(classes=10, version="1.6", **SETTINGS)
-
-
-def test_zero_gamma_is_refused_in_version_2():
-    with pytest.raises(ValueError, match="zero_gamma"):
-        resnet50(classes=10, version="2", **SETTINGS | {"zero_gamma": True})
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"version": "1.6"}, 'version: "1.6" is not one of 1, 1.5, 2'),
+        ({"version": "2", "zero_gamma": True}, "zero_gamma: true has no meaning in version 2"),
+        ({"batch_norm": "global"}, 'batch_norm: "global" is not one of per_replica, synchronized'),
+        ({"stage_sizes": []}, "stage_sizes: .. are no blocks of each stage"),
+        ({"stage_sizes": [3, 4, 0, 3]}, "stage_sizes: .3, 4, 0, 3. are no blocks"),
+        ({"drop_path": 1.0}, "drop_path: 1.0 is no chance; take one from 0 to below 1"),
+        ({"weight_decay_skips": ["bn"]}, 'weight_decay_skips: "bn" is not one of norm, bias'),
+    ],
+)
+def test_what_makes_no_network_is_named(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        small(**wrong)
 
 
 def test_batch_norm_is_over_the_images_that_the_rule_names():
     for rule, synchronized in (("per_replica", False), ("synchronized", True)):
-        model = resnet50(
-            classes=10, version="1.5", width=8, stage_sizes=(1,), **SETTINGS | {"batch_norm": rule}
-        )
+        model = small(batch_norm=rule)
         norms = [layer for layer in model.layers if "norm" in layer.name]
         assert {layer.synchronized for layer in norms} == {synchronized}
-    with pytest.raises(ValueError, match='batch_norm: "global" is not one of per_replica, sync'):
-        resnet50(classes=10, version="1.5", **SETTINGS | {"batch_norm": "global"})
+
+
+@pytest.mark.parametrize("skips, decayed", [(["norm"], {"bias"}), ([], {"gamma", "beta", "bias"})])
+def test_decay_falls_on_what_is_not_skipped_too(skips, decayed):
+    model = small(weight_decay=0.5, weight_decay_skips=skips)
+    weights = [w for w in model.trainable_weights if w.path.split("/")[-1] in decayed | {"kernel"}]
+    for weight in weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    expected = 0.5 * sum(np.sum(weight.numpy() ** 2) / 2 for weight in weights)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("version, conv", [("1", "conv1"), ("1.5", "conv2"), ("2", "conv2")])
+def test_blur_pool_comes_before_each_convolution_that_skips_pixels_but_the_stem(version, conv):
+    """Against a sum over the nine neighbours, zero beyond the edge, in NumPy."""
+    model = small(version=version, stage_sizes=(1, 2), blur_pool=True)
+    blurs = [layer for layer in model.layers if layer.name.endswith("_blur2")]
+    assert [b.name for b in blurs] == [f"stage2_block1_{c}_blur2" for c in (conv, "shortcut_conv")]
+    assert count(model.weights) == count(small(version=version, stage_sizes=(1, 2)).weights)
+    pads = [model.get_layer(blur.name.replace("blur2", "blur_pad")) for blur in blurs]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
+    tensors = [layer.input for layer in pads] + [blur.output for blur in blurs]
+    branch, shortcut, *found = (x.numpy() for x in keras.Model(model.input, tensors)(pixels))
+    for before, after in zip((branch, shortcut), found, strict=True):
+        padded = np.pad(before, [(0, 0), (1, 1), (1, 1), (0, 0)])
+        height, width = before.shape[1:3]
+        expected = sum(
+            (2 - abs(y))
+            * (2 - abs(x))
+            / 16
+            * padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
+            for y in (-1, 0, 1)
+            for x in (-1, 0, 1)
+        )
+        np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_drop_rates_rise_evenly_from_0_at_the_first_block_to_the_given_one_at_the_last():
+    rates = drop_rates([3, 4, 6, 3], 0.3)
+    assert [len(stage) for stage in rates] == [3, 4, 6, 3]
+    np.testing.assert_allclose(np.concatenate(rates), np.linspace(0, 0.3, 16))
+    assert drop_rates([1], 0.3) == [[0.0]]
+
+
+def test_drop_path_skips_whole_branches_of_some_images_in_training_alone():
+    model = small(stage_sizes=(1, 2), drop_path=0.4)
+    assert [layer.rate for layer in model.layers if "drop" in layer.name] == [0.2, 0.4]
+    names = ("stage2_block2_norm3", "stage2_block1_relu3", "stage2_block2_add")
+    parts = keras.Model(model.input, [model.get_layer(name).output for name in names])
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3)).astype("uint8")
+    branch, shortcut, both = (x.numpy() for x in parts(pixels, training=True))
+    skipped = np.array([np.array_equal(b, s) for b, s in zip(both, shortcut, strict=True)])
+    assert skipped.mean() == pytest.approx(0.4, abs=4 * np.sqrt(0.4 * 0.6 / 200))
+    np.testing.assert_allclose(both[~skipped], (shortcut + branch / 0.6)[~skipped], atol=1e-5)
+    branch, shortcut, both = (x.numpy() for x in parts(pixels))
+    np.testing.assert_array_equal(both, shortcut + branch)
+
+
+def test_a_saved_network_of_all_options_is_loaded_by_keras_alone(tmp_path):
+    model = small(stage_sizes=(1, 2), blur_pool=True, drop_path=0.4, weight_decay_skips=[])
+    model.save(tmp_path / "model.keras")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(pixels), model(pixels))

@@ -424,6 +424,7 @@ def test_what_tensorflow_says_of_itself_is_not_echoed():
         ({"batch_size": 33, "replicas": 2}, "batch_size: 33 does not divide among 2 replicas"),
         ({"precision": "bf16"}, 'precision: "bf16" is not one of'),
         ({"image_size": 300}, "image_size: 300 is larger than resize_side: 256"),
+        ({"test_views": ["five_crop"]}, 'test_views: "five_crop" is not one of flip, ten_crop'),
         ({"expected_top1": [[2, 6, 9]]}, r"expected_top1: \[2, 6, 9\] is no"),
     ],
 )
@@ -463,3 +464,40 @@ def test_a_lost_host_is_worth_another_try(tmp_path):
     result = call(tmp_path, "-p", "run_dir", "runs/x")
     assert result.code == 75
     assert "HostLost: lost beta:12345; the same command goes on from there" in result.err
+
+
+@pytest.mark.parametrize(
+    "change, line",
+    [
+        (["exports", "[saved_model, coreml]"], 'exports: "coreml" is not one of saved_model, onnx'),
+        (["exports", "[onnx]"], "exports: onnx needs tf2onnx, which is not installed: pip install"),
+        (["top_k", "0"], "top_k: 0 is under 1"),
+        (["latency_runs", "0"], "latency_runs: 0 is under 1"),
+    ],
+)
+def test_what_the_last_notebook_cannot_do_stops_the_run_at_its_start(
+    tmp_path, monkeypatch, change, line
+):
+    for module in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(__spec__=object()))
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)  # as if it alone were not installed
+    declared = 'exports: list = ["saved_model"]\ntop_k: int = 5\nlatency_runs: int = 50\n'
+    declared += "calibration_images: int = 200"
+    write_notebook(tmp_path, "01_x", declared, "open('ran', 'w')")
+    result = call(tmp_path, "-p", *change)
+    assert result.code == 2
+    assert result.err.startswith(f"error: {line}") and result.err.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"photos": "no/such/folder"}, r'photos: ".*no/such/folder" is not there'),
+        ({"predictions": "answers.txt"}, "predictions: .* ends neither in .csv"),
+    ],
+)
+def test_photographs_that_the_last_notebook_cannot_take_stop_the_run_at_its_start(change, reason):
+    parameters = {"photos": "", "predictions": ""} | change
+    with pytest.raises((OSError, ValueError), match=reason):
+        run.check_training({Path("04"): parameters}, [])

@@ -11,25 +11,27 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from images import make_shards
+from images import UNCHANGED, make_shards
 from services import Service, holds, positions, read
 
 import kit.__main__
 from kit import run
 from kit.pipeline import dataset, service
 from kit.training.trainer import compile_model
+from tests.small_training import NETWORK
 
 SETTINGS = {
     "batch_size": 4,
     "image_size": 32,
+    "crop_sampling": "distorted_box",
     "min_object_covered": 0.1,
     "aspect_ratio_range": [0.75, 1.33],
     "area_range": [0.05, 1.0],
     "max_attempts": 100,
     "scaled_decode": False,
     "shuffle_shards": 1,
-    "ram_budget": 100,
     "seed": 0,
+    **UNCHANGED,
 }
 IMAGES, SHARDS = 48, 12
 
@@ -102,11 +104,7 @@ def test_a_later_start_leaves_out_what_stands_before_it(data_dir, data_service):
 
 
 def test_two_replicas_train_from_it(data_dir, data_service, two_replicas):
-    settings = {"version": "1.5", "channel_means": [1, 2, 3], "batch_norm_momentum": 0.9}
-    settings |= {"batch_norm_epsilon": 1e-5, "zero_gamma": False, "weight_decay": 1e-4}
-    settings |= {"learning_rate": 0.1, "momentum": 0.9, "precision": "float32"}
-    settings |= {"batch_norm": "per_replica", "width": 4, "stage_sizes": (1, 1), "classes": 3}
-    model = compile_model(two_replicas, **settings)
+    model = compile_model(two_replicas, **NETWORK)
     history = model.fit(batches(data_dir, data_service), steps_per_epoch=3, verbose=0)
     assert history.history["loss"][0] > 0
 

@@ -182,6 +182,7 @@ def test_the_command_runs_on_two_hosts(data_dir, tmp_path):
     run_dir = tmp_path / "run"
     values = {"data_dir": data_dir, "run_dir": run_dir, "image_size": 32, "resize_side": 36}
     values |= {"batch_size": 6, "epochs": 1, "steps_per_epoch": 2, "batch_norm_momentum": 0.5}
+    values |= {"decay_epochs": []}
     arguments = [text for pair in values.items() for text in ("-p", *map(str, pair))]
     with started(2, "kit", "run", "--only", "02,03", *arguments) as processes:
         said = finished(processes, seconds=400)

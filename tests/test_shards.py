@@ -326,6 +326,16 @@ def test_unreadable_boxes_stop_the_run_by_their_name(tmp_path):
         shards.read_manifest(tmp_path / "shards")
 
 
+LEFT_BEHIND = (
+    ".train-00001-of-00002.0a.tmp",
+    ".classes.123.tsv",
+    ".manifest.123.json",
+    "train-00001-of-00002.0a.tmp",  # as on HDFS, like those below
+    "classes.tsv.0a.tmp",
+    "manifest.json.0a.tmp",
+)
+
+
 def test_interrupted_run_is_no_set_and_the_next_one_completes_it(raw_dir, tmp_path):
     def interrupt(tasks, total):
         yield next(tasks)
@@ -340,10 +350,14 @@ def test_interrupted_run_is_no_set_and_the_next_one_completes_it(raw_dir, tmp_pa
         write(raw_dir, tmp_path / "cut", progress=interrupt)
     with pytest.raises(FileNotFoundError, match="no finished shards"):
         shards.read_manifest(tmp_path / "cut")
-    (tmp_path / "cut/.train-00001-of-00002.0a.tmp").write_bytes(b"of a process killed in between")
+    for name in LEFT_BEHIND:
+        (tmp_path / "cut" / name).write_bytes(b"of a process killed in between")
     write(raw_dir, tmp_path / "cut", progress=count)
     write(raw_dir, tmp_path / "whole", progress=count)
     assert missing == [2, 3]  # shards: the first one stood
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    (tmp_path / "cut/unfinished").mkdir()  # as if killed between its last file and it
+    write(raw_dir, tmp_path / "cut")
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 

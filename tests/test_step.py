@@ -11,9 +11,11 @@ import pytest
 import tensorflow as tf
 from replicated_run import batches, compiled
 
+from kit import params
 from kit.training import trainer
 from kit.training.step import moving_statistics
 from kit.training.strategy import make_strategy
+from tests.images import MANIFEST
 
 IMAGES, LABELS = batches()
 
@@ -48,9 +50,7 @@ def test_replicas_hold_the_same_statistics_and_evaluate_an_image_alike(trained):
 
 def test_the_saved_model_is_each_replicas_and_loads_without_the_kit(trained, tmp_path):
     strategy, model, _ = trained
-    sizes = {"image_size": 32, "resize_side": 36, "store_short_side": 0}
-    classes = [(f"n{i}", f"thing {i}") for i in range(6)]
-    trainer.save_model(model, run_dir=tmp_path, classes=classes, version="1.5", **sizes)
+    trainer.save_model(model, run_dir=tmp_path, manifest=MANIFEST, parameters=params.load())
     code = (
         "import sys, keras, numpy\n"
         "model = keras.saving.load_model('model.keras')\n"
@@ -83,6 +83,32 @@ def test_a_step_that_is_not_finite_shows_at_once_and_to_the_end_of_the_epoch(two
     images[2, -1] = np.inf
     train(model, dataset(images, LABELS[:4]), steps=4, callbacks=[watch])
     assert list(np.isfinite(norms)) == [True, True, False, False]
+
+
+def test_the_gradient_of_the_whole_batch_is_clipped(two_replicas):
+    """SGD's first step is the rate, 0.01, times the gradient."""
+    moved = {}
+    for clip_norm in (0.0, 0.1):
+        model = compiled(two_replicas, clip_norm=clip_norm, weight_decay=0.0)
+        before = model.get_weights()
+        norm = train(model, steps=1)["gradient_norm"][0]
+        pairs = zip(model.weights, before, strict=True)
+        moved[clip_norm] = [w.numpy() - value for w, value in pairs if w.trainable]
+    assert norm > 0.1
+    for clipped, whole in zip(moved[0.1], moved[0.0], strict=True):
+        np.testing.assert_allclose(clipped, whole * 0.1 / norm, rtol=1e-3, atol=1e-7)
+    length = np.sqrt(sum((part**2).sum() for part in moved[0.1]))
+    assert length == pytest.approx(0.01 * 0.1, rel=1e-3)
+
+
+def test_one_hot_labels_train_as_numbers_do(two_replicas):
+    one_hot = np.eye(6, dtype="float32")[LABELS]
+    found = [
+        train(compiled(two_replicas), dataset(labels=labels), validation_data=dataset().take(1))
+        for labels in (LABELS, one_hot)
+    ]
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-4, err_msg=name)
 
 
 def generated(seconds, starts):

@@ -9,28 +9,15 @@ import tensorflow as tf
 from kit.pipeline import demand, throughput
 from kit.training import trainer
 from tests.images import make_shards
+from tests.small_training import NETWORK
 
 CROP = {
+    "crop_sampling": "distorted_box",
     "min_object_covered": 0.1,
     "aspect_ratio_range": [0.75, 1.33],
     "area_range": [0.05, 1.0],
     "max_attempts": 100,
     "scaled_decode": False,
-}
-NETWORK = {
-    "classes": 3,
-    "version": "1.5",
-    "channel_means": [0.0, 0.0, 0.0],
-    "batch_norm": "per_replica",
-    "batch_norm_momentum": 0.9,
-    "batch_norm_epsilon": 1e-5,
-    "zero_gamma": False,
-    "weight_decay": 0.0,
-    "learning_rate": 0.0,
-    "momentum": 0.0,
-    "precision": "float32",
-    "width": 4,
-    "stage_sizes": (1, 1, 1, 1),
 }
 
 
@@ -106,7 +93,7 @@ def test_images_stored_smaller_are_smaller(data_dir):
 
 def test_training_waits_for_a_slow_input_and_not_for_a_batch_in_memory(one_replica):
     batch = tf.zeros([2, 32, 32, 3], tf.uint8), tf.zeros([2], tf.int64)
-    model = trainer.compile_model(one_replica, **NETWORK)
+    model = trainer.compile_model(one_replica, **NETWORK | {"stage_sizes": (1, 1, 1, 1)})
     in_memory = tf.data.Dataset.from_tensors(batch).repeat()
     alone = throughput.steps_per_second(model, in_memory, measured_seconds=0.5)
     slow = paced(10 / alone["steps_per_second"], value=batch)

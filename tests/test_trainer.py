@@ -1,31 +1,27 @@
 """The training step against NumPy and TensorFlow's own operations, on a one-block network."""
 
 import csv
+import hashlib
+import io
 import json
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from kit import params
 from kit.training import schedule, trainer
+from tests import small_training
+from tests.images import MANIFEST
 
-SMALL = {"width": 4, "stage_sizes": (1, 1)}
-SETTINGS = {
-    "classes": 6,
-    "version": "1.5",
-    "channel_means": [123.68, 116.779, 103.939],
-    "batch_norm": "per_replica",
-    "batch_norm_momentum": 0.9,
-    "batch_norm_epsilon": 1e-5,
-    "zero_gamma": False,
-    "weight_decay": 1e-2,  # large, so that a wrong factor would show
-    "learning_rate": 0.05,
-    "momentum": 0.9,
-    "precision": "float32",
-    **SMALL,
-}
-RATES = {"learning_rate": 0.05, "decay_epochs": [1, 2], "decay_factor": 0.1, "warmup_epochs": 0}
+# a large decay, so that a wrong factor would show
+SETTINGS = small_training.NETWORK | {"classes": 6, "weight_decay": 1e-2}
+RATES = small_training.RATES | {"decay_epochs": [1, 2]}
+
+PARAMETERS = params.load() | {"image_size": 32, "resize_side": 36}
 
 
 def batches(count, batch_size=8, seed=0):
@@ -48,6 +44,7 @@ def train(model, images, labels, run_dir, epochs, validation=None):
         run_dir=run_dir,
         epochs=epochs,
         steps_per_epoch=len(labels) // epochs,
+        training_sizes=[],
         schedule=schedule.scheduler(**RATES),
         parameters={},
         checkpoint_minutes=0.0,
@@ -80,6 +77,20 @@ def test_loss_is_cross_entropy_plus_tensorflows_l2_loss(one_replica, tmp_path):
     assert history["cross_entropy"][0] == pytest.approx(cross_entropy, rel=1e-5)
     assert history["loss"][0] == pytest.approx(cross_entropy + l2_loss, rel=1e-5)
     assert history["l2_loss"][0] == pytest.approx(l2_loss, rel=1e-4)
+
+
+def test_the_parts_of_another_loss_are_measured_alike(one_replica, tmp_path):
+    images, labels = batches(1)
+    changes = {"loss": "binary_cross_entropy", "target_threshold": 0.2}
+    model, copy = (compiled(s, **changes) for s in (one_replica, tf.distribute.get_strategy()))
+    history = train(model, images, labels, tmp_path, epochs=1)
+    cross_entropy, _ = gradients(copy, images[0], labels[0])
+    logits = copy(images[0], training=True)
+    binary = tf.nn.sigmoid_cross_entropy_with_logits(tf.one_hot(labels[0], 6), logits)
+    l2_loss = float(sum(copy.losses))
+    assert history["cross_entropy"][0] == pytest.approx(cross_entropy, rel=1e-5)
+    assert history["l2_loss"][0] == pytest.approx(l2_loss, rel=1e-5)
+    assert history["loss"][0] == pytest.approx(np.mean(binary) + l2_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -167,15 +178,46 @@ def test_history_holds_each_epoch(one_replica, tmp_path):
 def test_the_saved_model_gives_the_same_logits(one_replica, tmp_path):
     images, _ = batches(1)
     model = compiled(one_replica)
-    classes = [(f"n{i}", f"thing {i}") for i in range(6)]
-    sizes = {"image_size": 32, "resize_side": 36, "store_short_side": 48}
-    trainer.save_model(model, run_dir=tmp_path, classes=classes, version="1.5", **sizes)
+    trainer.save_model(model, run_dir=tmp_path, manifest=MANIFEST, parameters=PARAMETERS)
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(loaded(images[0]), model(images[0]))
     metadata = json.loads((tmp_path / "model.json").read_text())
-    assert metadata["classes"][2] == {"wnid": "n2", "name": "thing 2"}
-    assert {name: metadata[name] for name in sizes} == sizes
+    saved = (tmp_path / "model.keras").read_bytes()
+    assert metadata.pop("sha256") == hashlib.sha256(saved).hexdigest()
+    assert metadata == json.loads(json.dumps(trainer.model_metadata(MANIFEST, PARAMETERS)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.keras"]
+
+
+def test_the_saved_model_holds_each_weight_once_and_no_momentum(one_replica, tmp_path):
+    model = compiled(one_replica, ema_decay=0.5)
+    train(model, *batches(2), tmp_path / "run", epochs=1)
+    assert sum(np.any(variable) for variable in model.optimizer.variables) > 10  # momentum
+    trainer.save_model(model, run_dir=tmp_path, manifest=MANIFEST, parameters=PARAMETERS)
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+    sizes = []
+    weights.visititems(lambda _, item: sizes.append(getattr(item, "size", 0)))
+    assert sum(sizes) == model.count_params()
+
+
+@pytest.mark.parametrize(
+    "changes, trained_at, evaluated_at",
+    [
+        ({}, 32, 32),
+        ({"test_size": 40}, 32, 40),
+        ({"training_sizes": [[0, 64], [3, 96]], "test_size": 128}, 96, 128),
+    ],
+)
+def test_the_saved_model_says_what_it_was_trained_with(changes, trained_at, evaluated_at):
+    parameters = PARAMETERS | changes
+    metadata = json.loads(json.dumps(trainer.model_metadata(MANIFEST, parameters)))
+    assert metadata["classes"] == MANIFEST["classes"]
+    assert (metadata["label_offset"], metadata["store_short_side"]) == (1, 48)
+    assert (metadata["training_size"], metadata["image_size"]) == (trained_at, evaluated_at)
+    for name in ("version", "stage_sizes", "resize_side", "channel_means", "precision"):
+        assert metadata[name] == PARAMETERS[name]
+    assert (metadata["data"]["images"], metadata["data"]["shards"]) == ({"train": 8}, {"train": 2})
+    assert metadata["parameters"] == parameters
 
 
 def test_the_same_seed_gives_the_same_weights():

@@ -1,9 +1,13 @@
 """Shards -> batches: order, map, batch, prefetch."""
 
+import os
+
 import tensorflow as tf
 
-from kit.pipeline import order, preprocessing, service
+from kit.pipeline import augment, mixing, order, preprocessing, service
 from kit.prep import manifest, records
+
+WAITING = 2  # batches that wait for the network; more only fill memory
 
 
 def training_dataset(
@@ -11,52 +15,51 @@ def training_dataset(
     data_dir,
     batch_size,
     shuffle_shards,
-    ram_budget,
+    repeated_augmentation,
+    mixup,
+    cutmix,
+    classes,
     seed,
     deterministic,
     data_service="",
     start_step=0,
     worker=0,
     workers=1,
-    **crop,
+    **image,
 ):
     """Give endless batches of (images uint8 [batch, size, size, 3], labels int64 [batch]).
 
-    Each pass holds every image once, in another order. With `deterministic: true` the image at
-    each place of each step, its crop and its flip depend on `seed` alone, wherever one starts;
-    otherwise an image that decodes slowly does not hold up the others, and takes a later place.
-    ram_budget: MiB of decoded images that may wait; the encoded ones of two groups come on top.
+    With `mixup` or `cutmix` the labels are float32 [batch, classes] (mixing.py). Each pass holds
+    every image once, in another order. With `deterministic: true` the image at each place of each
+    step and all that chance does to it depend on `seed` alone, wherever one starts; otherwise an
+    image that decodes slowly does not hold up the others, and takes a later place.
+    repeated_augmentation: crops of each image, side by side in its batch; a pass then takes so many
+    times the steps. Holds WAITING decoded batches and the encoded images of two groups.
 
     data_service: grpc://host:port of a tf.data service whose workers then make the batches, in
     any order; "" makes them here. start_step: the step whose batch comes first. worker of
     workers: gives each global batch's slice number `worker`, of batch_size / workers images; the
-    others are not decoded. crop: image_size and the other settings of preprocessing.training_image.
+    others are not decoded. Each slice is mixed within itself, so that with another number of
+    workers mixup and cutmix give an image another partner. image: the settings of
+    preprocessing.training_image and of augment.augmented. Raises ValueError for settings that
+    exclude each other.
     """
-
-    def preprocess(position, serialized):
-        example = records.parse_example(serialized)
-        encoded, boxes = example["encoded"], example["boxes"]
-        own_seed = [seed, position]  # each image of each pass has a crop of its own
-        return preprocessing.training_image(encoded, boxes, own_seed, **crop), example["label"]
-
     share = _share(batch_size, workers)
-    options = tf.data.Options()
-    options.deterministic = deterministic
-    options.autotune.ram_budget = ram_budget * 2**20
+    repeated = {"repeated_augmentation": repeated_augmentation}
+    mix = {"mixup": mixup, "cutmix": cutmix} | repeated
+    mixing.check_mixing(**mix, batch_size=share)
+    chosen = {"data_dir": data_dir, "shuffle_shards": shuffle_shards, "batch_size": batch_size}
+    start = {"seed": seed, "start_step": start_step}
+    calls = tf.data.AUTOTUNE if data_service else os.cpu_count()  # a worker has cores of its own
     batches = (
-        order.ordered_records(
-            data_dir=data_dir,
-            shuffle_shards=shuffle_shards,
-            seed=seed,
-            start=start_step * batch_size,
-            wanted=lambda position: position % batch_size // share == worker,
-        )
-        .map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
+        _records(**chosen, **repeated, **start, worker=worker, share=share)
+        .map(_image_maker(seed, **image), num_parallel_calls=calls)
         .batch(share, drop_remainder=True)
+        .apply(mixing.mixer(**mix, **start, classes=classes))
         # or several hosts would ask each other at every step whether there is another batch
         .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-        .prefetch(tf.data.AUTOTUNE)
-        .with_options(options)
+        .prefetch(WAITING)
+        .with_options(options(tuned=bool(data_service), deterministic=deterministic))
     )
     if not data_service:
         return batches
@@ -64,12 +67,11 @@ def training_dataset(
     return service.distribute(batches, deterministic=deterministic, **where)
 
 
-def batch_names(*, data_dir, seed, batch_size, shuffle_shards, step):
+def batch_names(*, data_dir, seed, batch_size, shuffle_shards, repeated_augmentation, step):
     """Give the file names of the step's images, in their order, without decoding any."""
-    start = step * batch_size
-    batch = order.ordered_records(
-        data_dir=data_dir, shuffle_shards=shuffle_shards, seed=seed, start=start
-    ).take(batch_size)
+    chosen = {"data_dir": data_dir, "shuffle_shards": shuffle_shards, "seed": seed}
+    chosen |= {"batch_size": batch_size, "repeated_augmentation": repeated_augmentation}
+    batch = _records(**chosen, start_step=step, worker=0, share=batch_size).take(batch_size)
     return [records.parse_example(record)["filename"].numpy().decode() for _, record in batch]
 
 
@@ -102,7 +104,7 @@ def evaluation_dataset(
         .apply(tf.data.experimental.assert_cardinality(images))
         .enumerate()
         .filter(wanted)
-        .map(preprocess, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(preprocess, num_parallel_calls=os.cpu_count(), deterministic=True)
         .batch(share)
     )
     rest = images % batch_size
@@ -110,7 +112,20 @@ def evaluation_dataset(
         empty = tf.zeros([0, image_size, image_size, 3], tf.uint8), tf.zeros([0], tf.int64)
         batches = batches.concatenate(tf.data.Dataset.from_tensors(empty))
     steps = -(-images // batch_size)
-    return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(tf.data.AUTOTUNE)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
+    return batches.prefetch(WAITING).with_options(options())
+
+
+def options(*, tuned=False, deterministic=True):
+    """Give a dataset's options.
+
+    Not tuned: TensorFlow's tuning thread sleeps in ever longer naps, up to a minute, and the end
+    of an iterator may wait for the nap's end; trainings ended up to 9 seconds late.
+    """
+    chosen = tf.data.Options()
+    chosen.deterministic = deterministic
+    chosen.autotune.enabled = tuned
+    return chosen
 
 
 def encoded_examples(*, data_dir, split):
@@ -146,3 +161,59 @@ def _share(batch_size, workers):
             f"batch_size: {batch_size} does not divide among {workers} workers: choose a multiple"
         )
     return batch_size // workers
+
+
+def _records(
+    *, data_dir, batch_size, shuffle_shards, repeated_augmentation, seed, start_step, worker, share
+):
+    """Give endless (place, record) of the batches from start_step on.
+
+    A record takes `repeated_augmentation` places in a row. Of each batch the slice of `worker` is
+    given, `share` places.
+    """
+
+    def copies(position, record):
+        places = tf.range(repeated_augmentation, dtype=tf.int64)
+        return position * repeated_augmentation + places, tf.repeat(record, repeated_augmentation)
+
+    found = order.ordered_records(
+        data_dir=data_dir,
+        shuffle_shards=shuffle_shards,
+        seed=seed,
+        start=start_step * batch_size // repeated_augmentation,
+        wanted=lambda position: position * repeated_augmentation % batch_size // share == worker,
+    )
+    # a flat_map would make a dataset of each record: 0.3 ms an image
+    return found if repeated_augmentation == 1 else found.map(copies).unbatch()
+
+
+def _image_maker(
+    seed,
+    *,
+    augmentation,
+    augmentation_layers,
+    augmentation_magnitude,
+    random_erasing,
+    channel_means,
+    image_size,
+    scaled_decode,
+    **crop,
+):
+    """Give the function that makes an image and its label of a position and a record."""
+
+    size = {"image_size": image_size, "scaled_decode": scaled_decode}
+    preprocessing.check_crop(**crop)
+    change = {"augmentation": augmentation, "random_erasing": random_erasing}
+    change |= {"augmentation_layers": augmentation_layers}
+    change |= {"augmentation_magnitude": augmentation_magnitude}
+    augment.check_augmentation(**change)
+
+    def make(position, record):
+        example = records.parse_example(record)
+        own_seed = [seed, position]  # each image of each pass has a crop of its own
+        what = example["encoded"], example["boxes"], own_seed
+        image = preprocessing.training_image(*what, **size, **crop)
+        image = augment.augmented(image, own_seed, **change, channel_means=channel_means)
+        return image, example["label"]
+
+    return make

@@ -5,37 +5,38 @@ training; short side, then centre crop, for evaluation. The channel means are su
 model (kit/model/resnet.py), so that what crosses to the device is a quarter of the bytes.
 """
 
+import numpy as np
 import tensorflow as tf
 
+CROP_SAMPLINGS = ("distorted_box", "random_resized")
 
-def training_image(
-    encoded,
-    boxes,
-    seed,
-    *,
-    image_size,
-    min_object_covered,
-    aspect_ratio_range,
-    area_range,
-    max_attempts,
-    scaled_decode,
-):
+
+def check_crop(*, crop_sampling, min_object_covered, aspect_ratio_range, area_range, max_attempts):
+    """Raise ValueError for what no crop can be drawn with."""
+    if crop_sampling not in CROP_SAMPLINGS:
+        known = ", ".join(CROP_SAMPLINGS)
+        raise ValueError(f'crop_sampling: "{crop_sampling}" is not one of {known}')
+    if not 0 <= min_object_covered <= 1:
+        raise ValueError(f"min_object_covered: {min_object_covered} is no share; take 0.0 to 1.0")
+    ranges = {"aspect_ratio_range": aspect_ratio_range, "area_range": area_range}
+    for name, ends in ranges.items():
+        if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
+            raise ValueError(f"{name}: {ends} is no [lowest, highest] above 0, such as [0.75, 1.0]")
+    if area_range[1] > 1:
+        raise ValueError(f"area_range: {area_range} is more than the image; end it with 1.0")
+    if max_attempts < 1:
+        raise ValueError(f"max_attempts: {max_attempts} draws no crop; take 10 or more")
+
+
+def training_image(encoded, boxes, seed, *, image_size, scaled_decode, **crop):
     """Decode a distorted crop, perhaps flipped: uint8 [image_size, image_size, 3].
 
     `encoded` is a JPEG, `boxes` float32 [n, 4] in [0, 1] in the order ymin, xmin, ymax, xmax (with
     n = 0 the whole image is the object), `seed` two integers. The same seed gives the same crop and
-    flip. Only the crop is decoded, as in TensorFlow's official recipe; see `decode_window` for
-    `scaled_decode`.
+    flip. Only the crop is decoded, as in TensorFlow's official recipe; `crop` are the settings of
+    `training_window`, and see `decode_window` for `scaled_decode`.
     """
-    window = distorted_window(
-        tf.io.extract_jpeg_shape(encoded),
-        boxes,
-        seed,
-        min_object_covered=min_object_covered,
-        aspect_ratio_range=aspect_ratio_range,
-        area_range=area_range,
-        max_attempts=max_attempts,
-    )
+    window = training_window(tf.io.extract_jpeg_shape(encoded), boxes, seed, **crop)
     image = decode_window(encoded, window, image_size=image_size, scaled_decode=scaled_decode)
     image = resize(image, image_size, image_size)
     return tf.image.stateless_random_flip_left_right(image, fold_in(seed, 1))
@@ -51,14 +52,44 @@ def evaluation_image(encoded, *, image_size, resize_side):
     return centre_crop(image, image_size)
 
 
+def evaluation_pixels(encoded, *, image_size, resize_side):
+    """Give what `evaluation_image` gives of one JPEG, as an array, without a graph.
+
+    In few operations, which run in the caller's own thread: TensorFlow's threads, in which a graph
+    runs, are asleep after a forward pass elsewhere, and to wake them takes half a millisecond.
+    """
+    image = tf.raw_ops.DecodeJpeg(contents=encoded, channels=3)
+    sides = np.array(image.shape[:2])
+    sides = np.rint(sides * (resize_side / sides.min())).astype(int)
+    resized = tf.raw_ops.ResizeBilinear(
+        images=tf.expand_dims(image, 0), size=sides, half_pixel_centers=True
+    )
+    top, left = (sides - image_size) // 2
+    square = resized.numpy()[0, top : top + image_size, left : left + image_size]
+    return np.rint(square).astype(np.uint8)
+
+
+def training_window(shape, boxes, seed, *, crop_sampling, min_object_covered, **limits):
+    """Choose a random window (top, left, height, width), int32 pixels, for an image of `shape`.
+
+    `limits` are those of both ways to choose it: "distorted_box" is `distorted_window`, and
+    "random_resized" is `random_resized_window`, which knows neither boxes nor how much of one to
+    hold.
+    """
+    if crop_sampling == "random_resized":
+        return random_resized_window(shape, seed, **limits)
+    return distorted_window(shape, boxes, seed, min_object_covered=min_object_covered, **limits)
+
+
 def distorted_window(
     shape, boxes, seed, *, min_object_covered, aspect_ratio_range, area_range, max_attempts
 ):
     """Choose a random window (top, left, height, width), int32 pixels, for an image of `shape`.
 
     Its area is `area_range` of the image, its width over height within `aspect_ratio_range`, and it
-    holds `min_object_covered` of a box. When `max_attempts` draws fail it is the whole image
-    (Szegedy et al. 2014, section 6; TensorFlow's sample_distorted_bounding_box).
+    holds `min_object_covered` of a box. Its aspect is uniform, and then its height. When
+    `max_attempts` draws fail it is the whole image (Szegedy et al. 2014, section 6; TensorFlow's
+    sample_distorted_bounding_box).
     """
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
@@ -71,6 +102,31 @@ def distorted_window(
         use_image_if_no_bounding_boxes=True,
     )
     return tf.concat([begin[:2], size[:2]], axis=0)
+
+
+def random_resized_window(shape, seed, *, aspect_ratio_range, area_range, max_attempts):
+    """Choose a random window (top, left, height, width), int32 pixels, for an image of `shape`.
+
+    Its share of the image is uniform in `area_range`, its width over height log-uniform in
+    `aspect_ratio_range`, its place uniform; the sides are rounded. When none of `max_attempts`
+    draws fits, it is the largest central window of such an aspect (torchvision's
+    RandomResizedCrop.get_params).
+    """
+    rows, columns = tf.unstack(tf.cast(shape[:2], tf.float64))
+    chances = tf.random.stateless_uniform([4, max_attempts], seed, dtype=tf.float64)
+    area, aspect, top, left = tf.unstack(chances)
+    (smallest, largest), (narrow, wide) = area_range, np.log(aspect_ratio_range)
+    area = rows * columns * (smallest + area * (largest - smallest))
+    aspect = tf.exp(narrow + aspect * (wide - narrow))
+    height, width = tf.round(tf.sqrt(area / aspect)), tf.round(tf.sqrt(area * aspect))
+    fits = (tf.minimum(height, width) > 0) & (height <= rows) & (width <= columns)
+    top, left = tf.floor(top * (rows - height + 1)), tf.floor(left * (columns - width + 1))
+    drawn = tf.stack([top, left, height, width])[:, tf.argmax(fits)]
+    low, high = aspect_ratio_range
+    height = tf.minimum(rows, tf.round(columns / low))
+    width = tf.minimum(columns, tf.round(rows * high))
+    central = tf.stack([(rows - height) // 2, (columns - width) // 2, height, width])
+    return tf.cast(tf.where(tf.reduce_any(fits), drawn, central), tf.int32)
 
 
 def decode_window(encoded, window, *, image_size, scaled_decode):
@@ -91,13 +147,24 @@ def decode_window(encoded, window, *, image_size, scaled_decode):
     return tf.switch_case(branch, [decode(ratio) for ratio in (1, 2, 4, 8)])
 
 
+def evaluation_window(height, width, *, image_size, resize_side):
+    """Give what `evaluation_image` cuts: float64 [ymin, xmin, ymax, xmax], shares of the image."""
+    sides = short_side_size(height, width, resize_side)
+    begin = (sides - image_size) // 2
+    return tf.concat([begin / sides, (begin + image_size) / sides], axis=0)
+
+
+def short_side_size(height, width, side):
+    """Give int32 (height, width) of an image whose short side becomes `side`, to the nearest."""
+    sides = tf.stack([height, width])
+    scale = side / tf.reduce_min(sides)
+    return tf.cast(tf.round(tf.cast(sides, tf.float64) * scale), tf.int32)
+
+
 def resize_short_side(image, side):
     """Resize so that the short side is `side`, keeping the aspect ratio to the nearest pixel."""
     height, width = tf.unstack(tf.shape(image)[:2])
-    scale = side / tf.minimum(height, width)
-    new_height = tf.cast(tf.round(tf.cast(height, tf.float64) * scale), tf.int32)
-    new_width = tf.cast(tf.round(tf.cast(width, tf.float64) * scale), tf.int32)
-    return resize(image, new_height, new_width)
+    return resize(image, *tf.unstack(short_side_size(height, width, side)))
 
 
 def centre_crop(image, size):

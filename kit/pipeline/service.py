@@ -76,7 +76,7 @@ def distribute(batches, *, data_service, data_dir, deterministic):
     workers = check(data_service=data_service, deterministic=deterministic)
     _check_shards(data_dir, data_service, workers)
     policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
-    return batches.apply(_through(data_service, policy)).prefetch(tf.data.AUTOTUNE)
+    return batches.apply(_through(data_service, policy)).prefetch(2)
 
 
 def dispatcher(*, port, host, work_dir):

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kit.machine import cores
 from kit.pipeline import dataset, preprocessing
 from kit.prep import manifest, records
 
@@ -22,11 +23,6 @@ CHUNK = 2**20  # bytes read at once
 READ_AT_MOST = 2**28  # bytes of shards that the stages go through again and again
 SAMPLE = 128  # images that are decoded in several ways
 STORED = 320 / 224  # the short side of images stored smaller, over the side that the network sees
-
-
-def cores():
-    """Give the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def bytes_per_image(data_dir):
@@ -59,7 +55,7 @@ def input_stages(data_dir, *, image_size, scaled_decode, seed, measured_seconds,
     """Give the images/s of the pipeline's map when it ends after "parse", "decode" and "resize".
 
     From the page cache, in the shards' order, on all cores. `crop` are the settings of
-    `preprocessing.distorted_window`; only the crop is decoded. The flip counts with "resize".
+    `preprocessing.training_window`; only the crop is decoded. The flip counts with "resize".
     """
     size = {"image_size": image_size, "scaled_decode": scaled_decode}
 
@@ -69,7 +65,7 @@ def input_stages(data_dir, *, image_size, scaled_decode, seed, measured_seconds,
     def decode(position, record):
         example = records.parse_example(record)
         shape = tf.io.extract_jpeg_shape(example["encoded"])
-        window = preprocessing.distorted_window(shape, example["boxes"], [seed, position], **crop)
+        window = preprocessing.training_window(shape, example["boxes"], [seed, position], **crop)
         return _touch(preprocessing.decode_window(example["encoded"], window, **size))
 
     def resize(position, record):

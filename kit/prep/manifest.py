@@ -19,7 +19,10 @@ CLASSES = "classes.tsv"
 JOURNAL = "unfinished"  # a folder, from before the first shard until after the manifest
 STARTED = f"{JOURNAL}/set.json"  # which set the journal is of
 SHARD_NAME = re.compile(r"(train|validation)-\d{5}-of-\d{5}")
-LEFTOVER = re.compile(rf"\.{SHARD_NAME.pattern}\.[0-9a-f]+\.tmp")
+LEFTOVER = re.compile(  # temporary names of shards.write_shard and storage.Remote; of kit.files
+    rf"\.?({SHARD_NAME.pattern}|classes\.tsv|manifest\.json)\.[0-9a-f]+\.tmp"
+    r"|\.(classes\.[0-9]+\.tsv|manifest\.[0-9]+\.json)"
+)
 REMARKS = ("mended", "quarantined")
 REMEDY = "run notebook 01 (python -m kit run --only 01)"
 
@@ -58,6 +61,18 @@ def shard_paths(data_dir, split) -> list[str]:
                 f"shard {path} has {size} bytes, its manifest says {shard['bytes']}: {REMEDY}"
             )
     return [folder.path(shard["name"]) for shard in manifest["splits"][split]["shards"]]
+
+
+def summary(manifest) -> dict:
+    """Give what a model trained on the shards must tell of them, without their long lists."""
+    splits = manifest["splits"].items()
+    return {
+        **{name: manifest[name] for name in ("source", "layout", "fingerprint", "kit_version")},
+        "images": {split: part["images"] for split, part in splits},
+        "shards": {split: len(part["shards"]) for split, part in splits},
+        **{name: len(manifest[name]) for name in (*REMARKS, "skipped")},
+        "parameters": manifest["parameters"],
+    }
 
 
 def class_names(data_dir) -> list[ClassName]:
@@ -135,10 +150,9 @@ def finish(folder, head: dict, entries: list[dict], found: int) -> dict:
 
 def close(folder) -> None:
     """Remove the journal of a set that has its manifest."""
-    if names := folder.names(JOURNAL):
-        for name in names:
-            folder.remove(f"{JOURNAL}/{name}")
-        folder.remove(JOURNAL)
+    for name in folder.names(JOURNAL):
+        folder.remove(f"{JOURNAL}/{name}")
+    folder.remove(JOURNAL)  # even if it was empty: a run may have been killed just before this
 
 
 def _check_form(manifest: dict) -> None:

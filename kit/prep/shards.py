@@ -5,7 +5,6 @@ the rename to its name is the commit, and what is written twice is the same.
 """
 
 import functools
-import hashlib
 import random
 import tempfile
 from contextlib import closing
@@ -16,12 +15,14 @@ from uuid import uuid4
 import tensorflow as tf
 
 import kit
+from kit.files import hash_file
+from kit.machine import cores
 from kit.prep import imagenet, manifest, paths, records, storage
 from kit.prep.manifest import class_names, read_manifest, shard_paths  # noqa: F401
 from kit.prep.paths import printable
 from kit.prep.reading import boxes_of, read_image, source_name
 from kit.prep.sources import Image, Index
-from kit.prep.workers import cores, run_tasks
+from kit.prep.workers import run_tasks
 
 IMAGES_PER_WORKER = 5000  # a worker takes about as long to start as to read their headers
 
@@ -133,15 +134,6 @@ def write_shard(shard: ShardPlan, *, folder, root, classes, **store) -> dict:
         temporary.unlink(missing_ok=True)
     manifest.enter(folder, entry)
     return entry
-
-
-def hash_file(path) -> str:
-    """Give the file's SHA-256 in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _named(image: Image, entry: dict, root: str, classes, **store) -> bytes:

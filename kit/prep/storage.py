@@ -56,7 +56,7 @@ class Local:
         path = self.local / name
         if path.is_dir():
             path.rmdir()
-        else:
+        elif os.path.lexists(path):  # a read-only disk refuses to remove even what is not there
             path.unlink(missing_ok=True)
 
 

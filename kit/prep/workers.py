@@ -35,10 +35,6 @@ def run_tasks(task, items: list, *, processes) -> Iterator:
         pool.shutdown(cancel_futures=True)
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def single_thread() -> None:
     """Keep TensorFlow to one thread and off the GPU, whose memory each process would claim."""
     tf.config.set_visible_devices([], "GPU")

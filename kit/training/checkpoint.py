@@ -1,11 +1,13 @@
 """Crash-safe checkpoints: what decides all that comes of a training, whole on the disk or absent.
 
-That is the weights, the optimizer, whose iterations are the step, and the progress (Keeper in
-keeper.py). The data needs no state: which image stands where, and its crop, is a function of seed
-and step. Nor does chance: seed generators, where a model has them, are among its variables.
+That is the weights, their average, the optimizer, whose iterations are the step, and the progress
+(Keeper in keeper.py). The data needs no state: which image stands where, and its crop, is a
+function of seed and step. Nor does chance: seed generators, where a model has them, are among its
+variables.
 """
 
 import concurrent.futures
+import contextlib
 import json
 import logging
 import math
@@ -34,9 +36,13 @@ class Checkpoints:
 
     def __init__(self, model, *, folder, keep):
         self.strategy = model.distribute_strategy
-        weights = {variable.path: variable for variable in model.weights}
-        # not by path: Keras numbers optimizers and seed generators through the process
-        self.variables = [*weights.values(), *seeds_of(model), *model.optimizer.variables]
+        self.average = getattr(model, "average", None)
+        paths = [variable.path for variable in model.weights]
+        weights = dict(zip(paths, evaluated_weights(model), strict=True))
+        # these not by path: Keras numbers optimizers and seed generators through the process
+        others = [*seeds_of(model), *model.optimizer.variables]
+        others += model.weights if self.average else []
+        self.variables = [*weights.values(), *others]
         with tf.device("CPU:0"):
             self.copies = [tf.Variable(tf.convert_to_tensor(v.value)) for v in self.variables]
             self.progress = tf.Variable("{}")
@@ -59,8 +65,10 @@ class Checkpoints:
         self.wait()
         if not self.strategy.extended.should_checkpoint:
             return
-        for copy, variable in zip(self.copies, self.variables, strict=True):
-            copy.assign(variable.value)
+        settled = self.average.in_model(False) if self.average else contextlib.nullcontext()
+        with settled:
+            for copy, variable in zip(self.copies, self.variables, strict=True):
+                copy.assign(variable.value)
         self.progress.assign(json.dumps(progress))
         # the best one first: after a kill between the two the epoch is repeated, and it comes again
         managers = [self.best, self.newest] if best else [self.newest]
@@ -124,6 +132,14 @@ def load_best(model, *, run_dir):
     status.assert_existing_objects_matched().expect_partial()  # the optimizer's stay where they are
     for variable in model.weights:
         variable.assign(copies[variable.path])
+    if average := getattr(model, "average", None):
+        average.restart()
+
+
+def evaluated_weights(model):
+    """List the model's weights, or their average where it has one: what is evaluated."""
+    average = getattr(model, "average", None)
+    return average.average if average else model.weights
 
 
 def seeds_of(model):

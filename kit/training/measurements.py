@@ -16,8 +16,6 @@ def input_bound(share):
 class Measurements(keras.callbacks.Callback):
     """Add to each epoch's logs what Keras doesn't.
 
-    - l2_loss and val_l2_loss: `loss` is the mean of cross-entropy + L2 over the epoch's steps, so
-      the L2 loss is the difference of the two means.
     - images_per_second, of the global batch, and input_wait, the share of the same time in which
       the step waited for its images. An epoch's first step, which may compile, does not count
       unless it is the only one.
@@ -48,9 +46,6 @@ class Measurements(keras.callbacks.Callback):
             logs |= self.of_the_steps()  # a session cut in the validation hands them on
 
     def on_epoch_end(self, epoch, logs=None):
-        for prefix in ("", "val_"):
-            if f"{prefix}loss" in logs:
-                logs[f"{prefix}l2_loss"] = logs[f"{prefix}loss"] - logs[f"{prefix}cross_entropy"]
         if self.steps:
             logs |= self.of_the_steps()
 

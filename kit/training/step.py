@@ -3,12 +3,14 @@
 tests/test_contract.py watches each part of Keras that this file leans on or works around.
 """
 
+import contextlib
 import time
 from functools import partial
 
 import keras
 import tensorflow as tf
 
+from kit.training.averaging import WeightAverage
 from kit.training.checks import check_compile
 
 
@@ -21,7 +23,8 @@ class TrainingModel(keras.Model):
     them later would give.
 
     The training logs hold `gradient_norm` too: the L2 norm of the loss's gradient over the global
-    batch, averaged over the steps of the epoch so far. NaN or infinity stays in that average.
+    batch, averaged over the steps of the epoch so far. NaN or infinity stays in that average. Both
+    the training's and the evaluation's hold `l2_loss`, the part of the loss that is of the weights.
     `seconds_waiting` counts what `fit` has waited for batches, in all its calls; `batch` is the
     last of them, (images, labels).
     """
@@ -29,18 +32,24 @@ class TrainingModel(keras.Model):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.gradient_norm = keras.metrics.Mean(name="gradient_norm")
+        self.l2_loss = keras.metrics.Mean(name="l2_loss")
+        self.average = None
         self.seconds_waiting = 0.0
         self.evaluating = False
 
-    def compile(self, optimizer, **settings):
+    def compile(self, optimizer, *, clip_norm=0.0, ema_decay=0.0, **settings):
         """Compile as Keras does, and make every variable: call it in the strategy's scope.
+
+        The global batch's gradient is scaled down to the L2 norm `clip_norm`, that of the L2 loss
+        with it. With `ema_decay` the model that is evaluated is a WeightAverage. 0: neither.
 
         Raises ValueError for a setting that Keras has wrong on several replicas.
         """
         replicas = self.distribute_strategy.num_replicas_in_sync
         check_compile(replicas=replicas, **{**vars(optimizer), **settings})
         super().compile(optimizer, **settings)
-        self._measure_gradients_of(optimizer)
+        self._measure_gradients_of(optimizer, clip_norm)
+        self.average = WeightAverage(self, ema_decay) if ema_decay else None
         self._symbolic_build(data_batch=(self.inputs[0], keras.KerasTensor((None,), "int64")))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
@@ -48,25 +57,37 @@ class TrainingModel(keras.Model):
         # hosts fail in averaging it over them (keras#20585).
         pass
 
-    def _measure_gradients_of(self, optimizer):
+    def _measure_gradients_of(self, optimizer, clip_norm):
         # The optimizer sums the gradients over the replicas; a sum of our own would send them all
         # a second time, and the norm of one replica's share is not that of the batch.
         all_reduce = optimizer._all_reduce_sum_gradients
 
         def measured(gradients_and_variables):
-            summed = all_reduce(gradients_and_variables)
-            self.gradient_norm.update_state(tf.linalg.global_norm([g for g, _ in summed]))
-            return summed
+            gradients, variables = zip(*all_reduce(gradients_and_variables), strict=True)
+            norm = tf.linalg.global_norm(gradients)
+            self.gradient_norm.update_state(norm)
+            if clip_norm:
+                gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
+            return list(zip(gradients, variables, strict=True))
 
         optimizer._all_reduce_sum_gradients = measured
 
+    def _measure_l2_loss(self):
+        self.l2_loss.update_state(tf.add_n(self.losses or [tf.zeros([])]))
+
     def train_step(self, data):
+        self._measure_l2_loss()
         logs = super().train_step(data)
         self._average_moving_statistics()
+        if self.average:
+            self.average.update(self.optimizer.iterations)
         return self._for_all_hosts(logs)
 
     def test_step(self, data):
-        step = partial(super().test_step, data)
+        def step():
+            self._measure_l2_loss()
+            return super(TrainingModel, self).test_step(data)
+
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return step()
         # of a last batch a replica may get nothing, and oneDNN's convolutions fail on nothing
@@ -133,9 +154,19 @@ class TrainingModel(keras.Model):
     def evaluate(self, *args, **kwargs):
         self.evaluating = True
         try:
-            return super().evaluate(*args, **kwargs)
+            with self.holding(average=True):
+                return super().evaluate(*args, **kwargs)
         finally:
             self.evaluating = False
+
+    def holding(self, *, average):
+        """Let the model hold the average of its weights for a while, or the trained ones (False).
+
+        It makes no difference before the first step, or without `ema_decay`.
+        """
+        if self.average is None or not int(keras.ops.convert_to_numpy(self.optimizer.iterations)):
+            return contextlib.nullcontext()
+        return self.average.in_model(average)
 
 
 def moving_statistics(model):

@@ -9,15 +9,19 @@ import keras
 import tensorflow as tf
 
 from kit import __version__, signals
-from kit.files import replacing
+from kit.files import hash_file, replacing
 from kit.model.resnet import resnet50
-from kit.training import strategy, unfinished
+from kit.prep.manifest import summary as manifest_summary
+from kit.training import losses, strategy, unfinished
 from kit.training.batch_norm import fuse_batch_norms
 from kit.training.checkpoint import Checkpoints
-from kit.training.checks import check_precision, check_saving
+from kit.training.checks import check_loss, check_optimizer, check_precision, check_saving
+from kit.training.drop_path import drop_as_one
 from kit.training.keeper import Keeper
 from kit.training.measurements import Measurements
+from kit.training.optimizers import make_optimizer
 from kit.training.step import TrainingModel, plain
+from kit.training.stretches import stretches
 
 
 def fix_chance(*, seed, deterministic):
@@ -31,49 +35,48 @@ def compile_model(
     strategy,
     *,
     classes,
-    version,
-    channel_means,
-    batch_norm,
-    batch_norm_momentum,
-    batch_norm_epsilon,
-    zero_gamma,
-    weight_decay,
+    precision,
+    optimizer,
     learning_rate,
     momentum,
-    precision,
-    **smaller,
+    weight_decay,
+    weight_decay_skips,
+    clip_norm,
+    loss,
+    label_smoothing,
+    target_threshold,
+    ema_decay,
+    **network,
 ):
-    """Build ResNet-50 under the strategy, with SGD and the metrics of the recipe.
+    """Build ResNet-50 under the strategy, ready to train; `network` goes to `resnet50` as it is.
 
-    The loss is softmax cross-entropy plus the weight decay; `cross_entropy`, `top1` and `top5` are
-    measured beside it. `smaller` (width, stage_sizes) makes a small network for tests.
+    The loss is that of kit.training.losses, of labels int64 [batch] or float32 [batch, classes].
+    Under "sgd" the weight decay is a part of it, under "lamb" the optimizer's own. `cross_entropy`,
+    `l2_loss`, `top1` and `top5` are measured beside it. For `clip_norm` and `ema_decay` see
+    TrainingModel.
 
-    Raises ValueError for a precision that Keras has not, or cannot do right on several replicas.
+    Raises ValueError for what does not go together, or Keras cannot do right on several replicas.
     """
     check_precision(precision=precision, replicas=strategy.num_replicas_in_sync)
+    check_loss(loss=loss, label_smoothing=label_smoothing, target_threshold=target_threshold)
+    check_optimizer(optimizer=optimizer, clip_norm=clip_norm, ema_decay=ema_decay)
     keras.config.set_dtype_policy(precision)
+    decay = {"weight_decay": weight_decay, "weight_decay_skips": weight_decay_skips}
+    in_the_loss = decay if optimizer == "sgd" else decay | {"weight_decay": 0.0}
     with strategy.scope():
-        network = resnet50(
-            classes=classes,
-            version=version,
-            channel_means=channel_means,
-            batch_norm=batch_norm,
-            batch_norm_momentum=batch_norm_momentum,
-            batch_norm_epsilon=batch_norm_epsilon,
-            zero_gamma=zero_gamma,
-            weight_decay=weight_decay,
-            **smaller,
-        )
-        fuse_batch_norms(network)
-        model = TrainingModel(network.input, network.output, name=network.name)
+        layers = resnet50(classes=classes, **in_the_loss, **network)
+        fuse_batch_norms(layers)
+        drop_as_one(layers)
+        model = TrainingModel(layers.input, layers.output, name=layers.name)
+        rates = {"learning_rate": learning_rate, "momentum": momentum}
         model.compile(
-            optimizer=keras.optimizers.SGD(learning_rate, momentum=momentum),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=[
-                keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-                keras.metrics.SparseCategoricalAccuracy(name="top1"),
-                keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5"),
-            ],
+            make_optimizer(model, optimizer=optimizer, **rates, **decay),
+            clip_norm=clip_norm,
+            ema_decay=ema_decay,
+            loss=losses.Loss(
+                loss=loss, label_smoothing=label_smoothing, target_threshold=target_threshold
+            ),
+            metrics=losses.metrics(),
         )
     return model
 
@@ -86,6 +89,7 @@ def fit(
     run_dir,
     epochs,
     steps_per_epoch,
+    training_sizes,
     schedule,
     parameters,
     checkpoint_minutes,
@@ -97,9 +101,11 @@ def fit(
     """Train, and leave in `run_dir` history.csv, a row per epoch, and checkpoints/.
 
     `training(start_step=)` gives endless batches from a step on, `validation` is one pass,
-    `schedule` a callback, `watchers` more of them (kit.training.watching). `parameters` is a dict
-    of what decides the run: one that was cut goes on at the very step of its newest checkpoint,
-    one whose model is saved starts anew. The other arguments are those of Keeper.
+    `schedule` a callback, `watchers` more of them (kit.training.watching). `training_sizes` lists
+    [epoch, pixels]: from that epoch on, counted from 0, it is `training(start_step=, image_size=)`.
+    `parameters` is a dict of what decides the run: one that was cut goes on at the very step of its
+    newest checkpoint, one whose model is saved starts anew. The other arguments are those of
+    Keeper.
 
     Returns Keras' History, whose `history` maps loss, cross_entropy, l2_loss, top1, top5, val_* of
     each, learning_rate, gradient_norm, images_per_second and input_wait to one value per epoch, of
@@ -123,45 +129,39 @@ def fit(
             batch_names=batch_names,
         )
         with contextlib.closing(keeper), strategy.lost_hosts_named(model.distribute_strategy):
-            _train(model, training, validation, epochs, keeper, [schedule], watchers)
+            left = partial(stretches, epochs=epochs, training_sizes=training_sizes)
+            _train(model, training, validation, left, keeper, [schedule], watchers)
     return keeper.as_history()
 
 
-def _train(model, training, validation, epochs, keeper, before, after):
-    """Call Keras' fit for what is left of a run: the rest of an epoch, then the other epochs."""
+def _train(model, training, validation, left, keeper, before, after):
+    """Call Keras' fit for each part of a run that is `left(step)`."""
     devices = model.distribute_strategy
     step = keeper.resume()
     taken = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
     if taken != step:  # its cell was not run again for a new run
         raise ValueError(f"model: it has been trained for {taken} steps; compile it anew")
-    batches = training(start_step=step)
-    batch_size = batches.element_spec[1].shape[0] * strategy.host_count(devices)
+    batch_size = training(start_step=step).element_spec[1].shape[0] * strategy.host_count(devices)
     distribute = partial(strategy.for_host, devices, batch_size=batch_size)
-    measurements = Measurements(batch_size=batch_size)
     validation = distribute(validation)
-    callbacks = [*before, measurements, *after, keeper]
-
-    def train(batches, first, last, steps):
+    callbacks = [*before, Measurements(batch_size=batch_size), *after, keeper]
+    if keeper.logs:
+        _finish_epoch(model, validation, step // keeper.steps_per_epoch - 1, keeper.logs, callbacks)
+    functions = {None: model.train_function}  # one graph for all sizes would be slower
+    for first, epoch, end, size in left(step, steps_per_epoch=keeper.steps_per_epoch):
+        model.train_function = functions.get(size)
+        sized = {"image_size": size} if size else {}
         model.fit(
-            distribute(batches),
+            distribute(training(start_step=first, **sized)),
             validation_data=validation,
-            initial_epoch=first,
-            epochs=last,
-            steps_per_epoch=steps,
+            initial_epoch=epoch,
+            epochs=end,
+            steps_per_epoch=keeper.steps_per_epoch - first % keeper.steps_per_epoch,
             callbacks=callbacks,
             shuffle=False,  # the dataset is already
             verbose=0,
         )
-
-    epoch, done = divmod(step, keeper.steps_per_epoch)
-    if keeper.logs:
-        _finish_epoch(model, validation, epoch - 1, keeper.logs, callbacks)
-    if done:
-        train(batches, epoch, epoch + 1, keeper.steps_per_epoch - done)
-        epoch += 1
-        batches = training(start_step=epoch * keeper.steps_per_epoch)
-    if epoch < epochs:
-        train(batches, epoch, epochs, keeper.steps_per_epoch)
+        functions[size] = model.train_function
 
 
 def _finish_epoch(model, validation, epoch, logs, callbacks):
@@ -174,24 +174,34 @@ def _finish_epoch(model, validation, epoch, logs, callbacks):
     callbacks.on_train_end()
 
 
-def save_model(model, *, run_dir, classes, version, image_size, resize_side, store_short_side):
+def save_model(model, *, run_dir, manifest, parameters):
     """Write model.keras and, beside it, model.json: what a user of the model must know.
 
-    `classes` is the list of (wnid, name) that the logits stand for; `store_short_side` is that of
-    the shards it was trained on. The means are in the model. With it the training is finished: the
-    next one into `run_dir` starts anew.
+    `manifest` is that of the shards it was trained on, `parameters` a dict of all that notebook 02
+    declares. With it the training is finished: the next one into `run_dir` starts anew.
     """
     run_dir = Path(run_dir)
-    metadata = {
-        "classes": [{"wnid": wnid, "name": name} for wnid, name in classes],
-        "version": version,
-        "image_size": image_size,
-        "resize_side": resize_side,
-        "store_short_side": store_short_side,
-        "kit_version": __version__,
-    }
-    with replacing(run_dir / "model.keras") as path:
+    with replacing(run_dir / "model.keras") as path, model.holding(average=True):
         plain(model).save(path)
+        metadata = model_metadata(manifest, parameters) | {"sha256": hash_file(path)}
     with replacing(run_dir / "model.json") as path:
         path.write_text(json.dumps(metadata, indent=1, ensure_ascii=False), encoding="utf-8")
     unfinished.finish(run_dir)
+
+
+def model_metadata(manifest, parameters):
+    """Give what evaluation refuses to differ from, and what the network can be built anew from."""
+    same = ("version", "stage_sizes", "resize_side", "channel_means", "precision")
+    sizes = parameters["training_sizes"] or [[0, parameters["image_size"]]]
+    return {
+        "classes": manifest["classes"],
+        **{name: parameters[name] for name in same},
+        "image_size": parameters["test_size"] or parameters["image_size"],
+        "training_size": sizes[-1][1],  # in its last epochs
+        "label_offset": manifest["label_offset"],
+        "store_short_side": manifest["parameters"]["store_short_side"],
+        "store_quality": manifest["parameters"]["store_quality"],
+        "data": manifest_summary(manifest),
+        "kit_version": __version__,
+        "parameters": parameters,
+    }

@@ -18,15 +18,14 @@ from kit import ROOT
 from kit.files import replacing
 
 RESULTS = ROOT / "runs" / "bench" / "bench.json"
+PARTS = ("inference", "pipeline", "prep", "training")
 PACKAGES = ("tensorflow", "keras", "numpy", "pillow")
 
 
 def main(parts: list[str]) -> None:
-    found = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
-    known = [name for name in found if name != "bench"]
-    for part in parts or known:
-        if part not in known:
-            sys.exit(f"PART={part}: one of {', '.join(known)}")
+    for part in parts or PARTS:
+        if part not in PARTS:
+            sys.exit(f"PART={part}: one of {', '.join(PARTS)}")
         figures = {name: summarise(**figure) for name, figure in load(part).measure().items()}
         show(part, figures)
         merge(part, figures)
@@ -37,8 +36,8 @@ def load(part: str):
     return importlib.import_module(part)
 
 
-def summarise(*, ours: list[float], theirs: list[float], mark: float, unit: str) -> dict:
-    """Give the figure's line of bench.json from what the rounds measured."""
+def summarise(*, ours: list[float], theirs: list[float], mark: float | None, unit: str) -> dict:
+    """Give the figure's line of bench.json from what the rounds measured; some have no mark."""
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     return {
         "ratio": statistics.median(ratios),
@@ -55,7 +54,8 @@ def summarise(*, ours: list[float], theirs: list[float], mark: float, unit: str)
 def show(part: str, figures: dict) -> None:
     print(f"{part:<22}{'ratio':>7}{'min':>7}{'max':>7}{'mark':>7}{'ours':>10}{'theirs':>10}  unit")
     for name, line in figures.items():
-        numbers = "".join(f"{line[key]:7.2f}" for key in ("ratio", "min", "max", "mark"))
+        numbers = [line[key] for key in ("ratio", "min", "max", "mark")]
+        numbers = "".join(" " * 7 if one is None else f"{one:7.2f}" for one in numbers)
         print(f"{name:<22}{numbers}{line['ours']:10.4g}{line['theirs']:10.4g}  {line['unit']}")
 
 

@@ -5,7 +5,8 @@ or processes as there are cores; ours leaves the mean to the model, whose first 
 memory: from tensors, or from files that the system holds in its cache; names with _disk: from files
 that were dropped from that cache before each round. DALI and PyTorch are left out where they are
 not installed (pip install -e '.[bench]'). MINUTES=10 in the environment also watches the memory for
-so long. For stored_320_pixels and resident less is better.
+so long. For stored_320_pixels and resident less is better. with_ stands for our own batches with an
+augmentation, against them without.
 """
 
 import multiprocessing
@@ -20,7 +21,7 @@ import numpy as np
 from ways import dali, pillow, resident, tf_data
 from ways.shards import COPIES, write_files, write_shards
 
-from kit.prep.workers import cores
+from kit.machine import cores
 
 ROUNDS, SECONDS, WARM = 5, 1.0, 3  # a round measures each way for so long, after so many batches
 LIMIT = 6  # levels that the mean pixel may differ between two libraries, one of which smooths
@@ -34,6 +35,15 @@ MARKS = {  # ours, theirs, how many times faster ours is to be
     "scaled_128": ("scaled", "unscaled", 1.3),
     "stored_320": ("stored", "ours", 1.25),
 }
+CHANGES = {  # what an augmentation leaves of the rate, without a mark
+    "with_rand_augment": {"augmentation": "rand_augment"},
+    "with_trivial_augment": {"augmentation": "trivial_augment"},
+    "with_erasing": {"random_erasing": 0.1},
+    "with_mixup": {"mixup": 0.2},
+    "with_cutmix": {"cutmix": 1.0},
+    "with_repeated_3": {"repeated_augmentation": 3, "batch_size": 99},
+}
+MARKS |= {name: (name, "ours", None) for name in CHANGES}
 
 
 def measure() -> dict:
@@ -61,7 +71,7 @@ def compare(rates: dict) -> dict:
     figures = {}
     for name, (ours, theirs, mark) in MARKS.items():
         for place in ("", "_disk"):
-            if theirs + place in rates:
+            if {ours + place, theirs + place} <= set(rates):
                 pair = {"ours": rates[ours + place], "theirs": rates[theirs + place]}
                 figures[name + place] = pair | {"mark": mark, "unit": "images/s"}
         if theirs not in rates:
@@ -111,7 +121,10 @@ def tensorflow_ways(originals, stored) -> dict:
             f"unscaled{place}": small,
             f"scaled{place}": partial(small, scaled_decode=True),
         }
-    return ways
+    changed = {
+        name: partial(tf_data.ours, originals, True, **changes) for name, changes in CHANGES.items()
+    }
+    return ways | changed
 
 
 def other_ways(files, originals, pool) -> dict:

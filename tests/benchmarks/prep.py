@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from kit.machine import cores
 from kit.prep import reading, records, shards, sources, storage
-from kit.prep.workers import cores, start_worker
+from kit.prep.workers import start_worker
 
 ROUNDS = 7
 CLASSES, PHOTOGRAPHS, COPIES = 10, 100, 50  # 5,000 files,

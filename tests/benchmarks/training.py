@@ -45,27 +45,44 @@ def batch(batch_size=BATCH, side=SIDE):
     return images, rng.integers(0, CLASSES, batch_size)
 
 
+def repeated(images, labels):
+    """Give one batch for ever, without autotuning: its thread may take a minute to end."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_tensors((images, labels)).repeat().with_options(options)
+
+
 def compiled(precision):
     """Give the kit's network with the recipe's numbers."""
     return trainer.compile_model(
         strategy.make_strategy(replicas=1),
         classes=CLASSES,
         version="1.5",
+        stage_sizes=[3, 4, 6, 3],
         channel_means=[123.68, 116.779, 103.939],
         batch_norm="per_replica",
         batch_norm_momentum=0.997,
         batch_norm_epsilon=1e-5,
         zero_gamma=False,
+        blur_pool=False,
+        drop_path=0.0,
         weight_decay=1e-4,
+        weight_decay_skips=["norm", "bias"],
+        precision=precision,
+        optimizer="sgd",
         learning_rate=0.1,
         momentum=0.9,
-        precision=precision,
+        clip_norm=0.0,
+        loss="cross_entropy",
+        label_smoothing=0.0,
+        target_threshold=0.0,
+        ema_decay=0.0,
     )
 
 
 def fit(model, images, labels, run_dir, *, epochs, steps, before_epoch, validate=1):
     """Call the kit's `fit` as notebook 02 does, on one batch over and over; give its history."""
-    same = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    same = repeated(images, labels)
     watchers = watching.watchers(
         run_dir=run_dir,
         epochs=epochs,
@@ -82,6 +99,7 @@ def fit(model, images, labels, run_dir, *, epochs, steps, before_epoch, validate
         run_dir=run_dir,
         epochs=epochs,
         steps_per_epoch=steps,
+        training_sizes=[],
         schedule=keras.callbacks.LearningRateScheduler(before_epoch),
         parameters={},
         checkpoint_minutes=15.0,
@@ -167,7 +185,7 @@ def overhead():
     """
     model = compiled("float32")
     images, labels = batch(EPOCH["batch_size"], EPOCH["side"])
-    same = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    same = repeated(images, labels)
     begins, ours, theirs = [], [], []
 
     def begin(epoch):

@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 GIB = 2**30
+BATCHES = 6  # waiting, being filled, given out; decoded
 
 
 def run(data_dir, settings, minutes) -> tuple[float, float]:
@@ -17,14 +18,15 @@ def run(data_dir, settings, minutes) -> tuple[float, float]:
 def watch(data_dir, settings, minutes) -> tuple[float, float]:
     """Take batches, with a pause now and then as validation makes, in which buffers fill.
 
-    The bound: what the process holds before, two groups of shards and a quarter, the budget.
+    The bound: what the process holds before, two groups of shards and a quarter, batches.
     """
     from kit.pipeline import dataset
     from kit.prep import manifest
 
     shards = manifest.read_manifest(data_dir)["splits"]["train"]["shards"]
     group = settings["shuffle_shards"] * max(shard["bytes"] for shard in shards)
-    bound = resident() + 2.25 * group + settings["ram_budget"] * 2**20
+    batch = settings["batch_size"] * settings["image_size"] ** 2 * 3
+    bound = resident() + 2.25 * group + BATCHES * batch
     peak, end, step = 0, time.monotonic() + 60 * minutes, 0
     batches = iter(dataset.training_dataset(data_dir=data_dir, **settings))
     while time.monotonic() < end:

@@ -18,7 +18,10 @@ CROP = {
     "max_attempts": 100,
 }
 SETTINGS = {"batch_size": 100, "image_size": 224, "scaled_decode": False, "seed": 0}
-SETTINGS |= {"shuffle_shards": 2, "ram_budget": 1000, "deterministic": False} | CROP
+SETTINGS |= {"shuffle_shards": 2, "deterministic": False, "crop_sampling": "distorted_box"} | CROP
+SETTINGS |= {"augmentation": "none", "augmentation_layers": 2, "augmentation_magnitude": 7.0}
+SETTINGS |= {"random_erasing": 0.0, "repeated_augmentation": 1, "mixup": 0.0, "cutmix": 0.0}
+SETTINGS |= {"classes": 1000, "channel_means": MEANS.tolist()}
 NO_BOX = tf.zeros([0, 4])
 
 

@@ -1,39 +1,11 @@
-"""A trained model on the validation images: predictions, and every number drawn from them.
-
-`predict` runs the network once over each image; the rest is NumPy on its logits.
-"""
+"""Every number drawn from a network's logits: NumPy alone."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from kit.files import replacing
-
-
-def predict(model, dataset, *, images):
-    """Score each image of `dataset` once: labels int64 [images], logits float32 [images, classes].
-
-    `dataset` gives batches (pixels, labels), the last one of any size. `images` is the manifest's
-    count: ValueError when another number came out, so that no image is lost in silence.
-    """
-    if not images:
-        raise ValueError("the validation split has no image to score; prepare data_dir again")
-    # the batches differ in size once, at the end: trace for any size, not for each
-    forward = tf.function(partial(model, training=False), autograph=False, reduce_retracing=True)
-    labels, logits = [], []
-    for pixels, batch_labels in dataset:
-        labels.append(batch_labels.numpy())
-        logits.append(forward(pixels).numpy())
-    scored = sum(map(len, labels))
-    if scored != images:
-        raise ValueError(
-            f"{scored} images were scored where the manifest counts {images}: the shards are not "
-            "the manifest's; verify data_dir, or prepare it again"
-        )
-    return np.concatenate(labels), np.concatenate(logits)
 
 
 def evaluate(labels, logits, classes):
@@ -42,23 +14,37 @@ def evaluate(labels, logits, classes):
     `classes` is the manifest's list of {"wnid", "name"}. Gives what evaluation.json holds:
     "images"; "top1" and "top5", each {"value", "low", "high", "correct"} with the 95 % Wilson
     interval; "cross_entropy" in nats; "per_class", a list of {"wnid", "name", "images", "correct",
-    "top1"}, where top1 is None for a class without images; "confusion", rows the true class.
-    Counts are summed and divided once. Raises ValueError when a logit is not finite.
+    "top1", "low", "high"}, the last three None for a class without images; "confusion", rows the
+    true class. Counts are summed and divided once. Raises ValueError when a logit is not finite.
     """
     _check(labels, logits, classes)
-    rank = label_ranks(labels, logits)
     confusion = confusion_matrix(labels, logits.argmax(axis=1), len(classes))
     return {
-        "images": len(labels),
-        "top1": _accuracy(rank < 1),
-        "top5": _accuracy(rank < 5),
-        "cross_entropy": cross_entropy(labels, logits),
+        **summarise(labels, logits),
         "per_class": [
             _class_row(names, row.sum(), row[label])
             for label, (names, row) in enumerate(zip(classes, confusion, strict=True))
         ],
         "confusion": confusion.tolist(),
     }
+
+
+def summarise(labels, logits):
+    """Give the first four of what `evaluate` gives."""
+    rank = label_ranks(labels, logits)
+    return {
+        "images": len(labels),
+        "top1": accuracy(rank < 1),
+        "top5": accuracy(rank < 5),
+        "cross_entropy": cross_entropy(labels, logits),
+    }
+
+
+def accuracy(right):
+    """Count what is right, bool [images]: {"value", "low", "high", "correct"}."""
+    correct, total = int(right.sum()), len(right)
+    low, high = wilson_interval(correct, total)
+    return {"value": correct / total, "low": low, "high": high, "correct": correct}
 
 
 def label_ranks(labels, logits):
@@ -94,15 +80,41 @@ def wilson_interval(correct, total, z=1.959964):
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
+def confidences(logits):
+    """Give the probability of each image's first choice: the largest of the softmax, [images]."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return 1 / np.exp(shifted).sum(axis=1, dtype=np.float64)
+
+
+def confused_pairs(labels, logits, count, *, examples):
+    """List up to `count` pairs of classes of which one is taken for the other, most often first.
+
+    Each is {"label", "prediction", "images", "of", "positions"}: so many images of that class, of
+    all that it has, and where up to `examples` of them stand, the most confident first.
+    """
+    predictions, confidence = logits.argmax(axis=1), confidences(logits)
+    wrong = confusion_matrix(labels, predictions, logits.shape[1])
+    of = wrong.sum(axis=1)
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = []
+    for label, prediction in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if not wrong[label, prediction]:
+            break
+        found = np.flatnonzero((labels == label) & (predictions == prediction))
+        found = found[np.argsort(-confidence[found], kind="stable")]
+        pair = {"label": int(label), "prediction": int(prediction), "images": len(found)}
+        pairs.append(pair | {"of": int(of[label]), "positions": found[:examples].tolist()})
+    return pairs
+
+
 def worst_mistakes(labels, logits, count):
     """List up to `count` wrong answers, the most confident first.
 
     Each is {"position", "label", "prediction", "probability"}: where the image stands in the
     dataset, its class, the class that it was given, and how sure the network was of it.
     """
-    predictions = logits.argmax(axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    confidence = 1 / np.exp(shifted).sum(axis=1, dtype=np.float64)  # the largest of the softmax
+    predictions, confidence = logits.argmax(axis=1), confidences(logits)
     wrong = np.flatnonzero(predictions != labels)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
     return [
@@ -114,48 +126,6 @@ def worst_mistakes(labels, logits, count):
         }
         for position in order
     ]
-
-
-def examples_at(dataset, positions):
-    """Read the elements at these positions of an unbatched dataset, in the order asked for."""
-    wanted = tf.constant(sorted(set(positions)), tf.int64)
-    found = (
-        dataset.enumerate()
-        .filter(lambda position, _: tf.reduce_any(position == wanted))
-        .take(len(wanted))  # stop reading after the last
-    )
-    by_position = {int(position): example for position, example in found}
-    return [by_position[position] for position in positions]
-
-
-def check_matches(metadata, manifest):
-    """Raise ValueError unless the data has the model's classes, and images stored as in training.
-
-    Images stored smaller lose detail: a model trained on one store is not judged on another.
-    """
-    model, data = (
-        [(row["wnid"], row["name"]) for row in source["classes"]] for source in (metadata, manifest)
-    )
-    if model == data:
-        return _check_store(metadata, manifest)
-    remedy = "name the run_dir that was trained on this data_dir, or train again"
-    if len(model) != len(data):
-        raise ValueError(f"the model has {len(model)} classes and the data {len(data)}: {remedy}")
-    first = next(i for i, pair in enumerate(zip(model, data, strict=True)) if pair[0] != pair[1])
-    raise ValueError(
-        f'class {first} is "{" ".join(model[first])}" in the model and '
-        f'"{" ".join(data[first])}" in the data: {remedy}'
-    )
-
-
-def _check_store(metadata, manifest):
-    trained = metadata.get("store_short_side")
-    found = manifest.get("parameters", {}).get("store_short_side")
-    if trained is not None and found is not None and trained != found:
-        raise ValueError(
-            f"the model was trained on images stored with store_short_side {trained}, and these "
-            f"have {found}: evaluate it on shards of the same, or train again"
-        )
 
 
 def write_evaluation(run_dir, results):
@@ -189,17 +159,14 @@ def _check(labels, logits, classes):
         )
 
 
-def _accuracy(right):
-    correct, total = int(right.sum()), len(right)
-    low, high = wilson_interval(correct, total)
-    return {"value": correct / total, "low": low, "high": high, "correct": correct}
-
-
 def _class_row(names, images, correct):
+    low, high = wilson_interval(correct, images) if images else (None, None)
     return {
         "wnid": names["wnid"],
         "name": names["name"],
         "images": int(images),
         "correct": int(correct),
         "top1": float(correct / images) if images else None,
+        "low": low,
+        "high": high,
     }

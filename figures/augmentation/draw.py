@@ -1,0 +1,61 @@
+"""Draw what augmentation does to the demonstration's photographs: draw.py DATA_DIR.
+
+operations.png: the operations of rand_augment at magnitude 7, and a rectangle painted over.
+mixing.png: a batch of six under mixup and under cutmix.
+"""
+
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from kit import ROOT, pictures, plots
+from kit.pipeline import augment, dataset, mixing, preprocessing
+from kit.prep import manifest
+
+SIZE = 112
+FILL = (124, 117, 104)
+BATCHES = {"mixup": (0.2, 0.0, 26), "cutmix": (0.0, 1.0, 4)}  # alphas, and a seed of much mixing
+
+
+def main(data_dir):
+    photographs = one_of_each_class(data_dir)
+    drawn = {"operations": changed(photographs[0]), "mixing": mixed(photographs[:6])}
+    for name, (images, titles) in drawn.items():
+        figure = pictures.image_grid(images, titles, columns=6)
+        figure.set_size_inches(0.7 * figure.get_size_inches())  # below a megabyte
+        plots.save(figure, ROOT, f"augmentation/{name}")
+
+
+def one_of_each_class(data_dir):
+    found = {}
+    for example in dataset.encoded_examples(data_dir=data_dir, split="validation"):
+        size = {"image_size": SIZE, "resize_side": SIZE * 256 // 224}
+        found[int(example["label"])] = preprocessing.evaluation_image(example["encoded"], **size)
+    return [found[label] for label in range(len(manifest.class_names(data_dir)))]
+
+
+def changed(photograph):
+    """Give the photograph, and what each operation makes of it, with their names."""
+    images, titles = [photograph.numpy()], ["the photograph"]
+    pixels = tf.cast(photograph, tf.float32)
+    for operation, *how in augment.rand_operations(0.7, 1.0, fill=FILL, shape=photograph.shape):
+        images.append(operation(pixels, *how).numpy())
+        titles.append(operation.__name__)
+    images.append(augment.erased(photograph, [0, 2], share=1.0, fill=FILL).numpy())
+    return images, [*titles, "random_erasing"]
+
+
+def mixed(photographs):
+    """Give the photographs of each batch, with the share of each that is its own."""
+    images, titles = [], []
+    for name, (mixup, cutmix, seed) in BATCHES.items():
+        settings = {"mixup": mixup, "cutmix": cutmix, "classes": 6, "partner": 1}
+        batch, labels = mixing.mixed(tf.stack(photographs), tf.range(6), [0, seed], **settings)
+        images += list(batch.numpy())
+        titles += [f"{name}, {own:.0%} own" for own in np.diag(labels)]
+    return images, titles
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,90 @@
+"""Two sets of answers to the same images: is one better, or was it chance?"""
+
+import csv
+from collections import Counter
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from kit.evaluation.guard import PREDICTIONS
+from kit.evaluation.scores import confidences
+from kit.files import replacing
+
+COLUMNS = ("file", "label", "prediction", "probability")
+
+
+def write_predictions(run_dir, files, labels, logits):
+    """Write run_dir/predictions.csv, a row an image, whole or not at all, and give its path."""
+    path = Path(run_dir) / PREDICTIONS
+    columns = files, labels, logits.argmax(axis=1), confidences(logits).round(6)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(zip(*columns, strict=True))
+    return path
+
+
+def read_predictions(run_dir):
+    """Read which images a run got right, as `by_image` gives it; ValueError for another file."""
+    path = Path(run_dir) / PREDICTIONS
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or set(rows[0]) != set(COLUMNS):
+        raise ValueError(f"compare_with: {path} is not notebook 03's; evaluate that run again")
+    columns = ([row[name] for row in rows] for name in ("file", "label", "prediction"))
+    return by_image(*columns)
+
+
+def by_image(files, labels, predictions):
+    """Map each image to whether it was got right: {(file, label, which of that name): bool}."""
+    found, seen = {}, Counter()
+    for file, label, prediction in zip(files, labels, predictions, strict=True):
+        image = file, int(label)
+        found[(*image, seen[image])] = int(label) == int(prediction)
+        seen[image] += 1
+    return found
+
+
+def pair(ours, theirs):
+    """Give what two runs got right, in one order: bool [images] twice.
+
+    Both as `by_image` gives them. Raises ValueError unless they are of the same images.
+    """
+    if missing := ours.keys() ^ theirs.keys():
+        file, label, _ = min(missing)
+        raise ValueError(
+            f"compare_with: {len(missing)} images are not in both runs, such as {file} of class "
+            f"{label}: evaluate both on the same data_dir"
+        )
+    return np.array([[ours[key], theirs[key]] for key in ours]).T
+
+
+def compare(ours, theirs, z=1.959964):
+    """Test whether two networks differ, from which images each got right: bool [images] each.
+
+    Only the images that one alone got right can tell. McNemar's test in its exact form (1947): were
+    the networks equally good, each of those would be a toss of a coin; "p_value" is the chance of
+    as uneven a division or more. "difference" is of the shares, ours less theirs, with the 95 %
+    interval of Bonett and Price (2012): "low", "high".
+    """
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    total = len(ours)
+    gained, lost = (only_ours + 1) / (total + 2), (only_theirs + 1) / (total + 2)
+    half = z * np.sqrt((gained + lost - (gained - lost) ** 2) / (total + 2))
+    return {
+        "images": total,
+        "only_ours": only_ours,
+        "only_theirs": only_theirs,
+        "difference": (only_ours - only_theirs) / total,
+        "low": float(max(-1.0, gained - lost - half)),
+        "high": float(min(1.0, gained - lost + half)),
+        "p_value": mcnemar(only_ours, only_theirs),
+    }
+
+
+def mcnemar(one, other):
+    """Give the chance that tosses of a coin divide as unevenly as `one` to `other`, or more."""
+    tosses, fewer = one + other, min(one, other)
+    ways = accumulate(range(fewer), lambda ways, k: ways * (tosses - k) // (k + 1), initial=1)
+    return min(1.0, 2 * sum(ways) / 2**tosses)

@@ -1,0 +1,62 @@
+"""A trained model on the validation images: each scored once, in the shards' order."""
+
+import math
+from functools import lru_cache, partial
+
+import numpy as np
+import tensorflow as tf
+
+
+def predict(model, dataset, *, images):
+    """Score each image of `dataset` once: labels int64 [images], logits float32 [images, classes].
+
+    `dataset` gives batches (pixels, labels), the last one of any size. Where pixels are
+    [batch, views, height, width, 3], the probabilities of an image's views are averaged, and the
+    logits are their logarithms (Krizhevsky et al. 2012, section 4.1). `images` is the manifest's
+    count: ValueError when another number came out, so that no image is lost in silence.
+    """
+    if not images:
+        raise ValueError("the validation split has no image to score; prepare data_dir again")
+    forward = _compiled(model)
+    labels, logits = [], []
+    for pixels, batch_labels in dataset:
+        labels.append(batch_labels.numpy())
+        several = pixels.shape.rank == 5
+        flat = tf.reshape(pixels, [-1, *pixels.shape[2:]]) if several else pixels
+        found = forward(flat)
+        if several:
+            views = tf.reshape(tf.nn.log_softmax(found), [*pixels.shape[:2], -1])
+            found = tf.reduce_logsumexp(views, axis=1) - math.log(pixels.shape[1])
+        logits.append(found.numpy())
+    scored = sum(map(len, labels))
+    if scored != images:
+        raise ValueError(
+            f"{scored} images were scored where the manifest counts {images}: the shards are not "
+            "the manifest's; verify data_dir, or prepare it again"
+        )
+    return np.concatenate(labels), np.concatenate(logits)
+
+
+@lru_cache(maxsize=1)
+def _compiled(model):
+    """Trace the network once, for batches of any size and images of any size."""
+    pixels = tf.TensorSpec([None, None, None, 3], tf.uint8)
+    return tf.function(partial(model, training=False), input_signature=[pixels], autograph=False)
+
+
+def file_names(examples):
+    """Read the name of each image's file, in the examples' order; none is decoded."""
+    names = examples.map(lambda example: example["filename"]).batch(1024)
+    return [name.decode() for batch in names for name in batch.numpy()]
+
+
+def examples_at(dataset, positions):
+    """Read the elements at these positions of an unbatched dataset, in the order asked for."""
+    wanted = tf.constant(sorted(set(positions)), tf.int64)
+    found = (
+        dataset.enumerate()
+        .filter(lambda position, _: tf.reduce_any(position == wanted))
+        .take(len(wanted))  # stop reading after the last
+    )
+    by_position = {int(position): example for position, example in found}
+    return [by_position[position] for position in positions]

@@ -1,0 +1,50 @@
+"""What the numbers say, as tables in Markdown."""
+
+import numpy as np
+
+SHOWN = 10  # classes at either end, where there are many
+
+
+def markdown(head, rows):
+    """Lay out rows of cells under a head."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def classes(per_class, confusion):
+    """Give a table of the classes, worst first: images, top-1, interval, most often taken for.
+
+    Both as `scores.evaluate` gives them. Of many classes, SHOWN of the worst and of the best.
+    """
+    wrong = np.array(confusion)
+    np.fill_diagonal(wrong, 0)
+    rows = []
+    for row, mistakes in zip(per_class, wrong, strict=True):
+        taken = f"{per_class[mistakes.argmax()]['name']} ({mistakes.max()})"
+        score = share(row, "top1") if row["images"] else ["", ""]
+        rows.append([row["name"], row["images"], *score, taken if mistakes.max() else ""])
+    known = [row["top1"] if row["images"] else 2.0 for row in per_class]
+    order = np.argsort(known, kind="stable")
+    if len(order) > 3 * SHOWN:
+        order = [*order[:SHOWN], *order[-SHOWN:]]
+    head = ["class", "images", "top-1", "95 % interval", "most often taken for"]
+    return markdown(head, [rows[place] for place in order])
+
+
+def share(score, key="value"):
+    """Give a share and its interval, as text."""
+    return [f"{score[key]:.1%}", f"{score['low']:.1%} to {score['high']:.1%}"]
+
+
+def compared(comparison):
+    """Say in a line what `comparison.compare` found."""
+    found = comparison
+    return (
+        f"{found['difference']:+.2%} of {found['images']:,} images, 95 % interval "
+        f"{found['low']:+.2%} to {found['high']:+.2%}; right alone on {found['only_ours']:,}, the "
+        f"other on {found['only_theirs']:,}; exact McNemar p = {found['p_value']:.2g}"
+    )
+
+
+def _cell(value):
+    return str(value).replace("|", "\\|").replace("\n", " ")

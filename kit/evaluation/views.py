@@ -1,0 +1,55 @@
+"""Other ways to look at a validation image than its centre, and at another size."""
+
+import os
+
+import tensorflow as tf
+
+from kit.pipeline import dataset, preprocessing
+
+
+def _flip(image, size):
+    """Give the centre and its mirror image."""
+    centre = preprocessing.centre_crop(image, size)
+    return tf.stack([centre, tf.image.flip_left_right(centre)])
+
+
+def _ten_crop(image, size):
+    """Give the corners, the centre and their mirror images (Krizhevsky et al. 2012)."""
+    corners = [
+        image[:size, :size],
+        image[:size, -size:],
+        image[-size:, :size],
+        image[-size:, -size:],
+    ]
+    five = tf.stack([preprocessing.centre_crop(image, size), *corners])
+    return tf.concat([five, tf.image.flip_left_right(five)], axis=0)
+
+
+VIEWS = {"centre": (preprocessing.centre_crop, 1), "flip": (_flip, 2), "ten_crop": (_ten_crop, 10)}
+
+
+def batches(examples, view, *, batch_size, image_size, resize_side):
+    """Give batches (pixels uint8, labels) of encoded examples, unbatched, in their order.
+
+    Pixels are [batch, image_size, image_size, 3] for `view` "centre", else they have a second axis
+    of 2 or 10 views, and `batch_size` counts these. Each image is first brought to the short side
+    `resize_side`.
+    """
+    cut, views = VIEWS[view]
+
+    def look(example):
+        image = tf.io.decode_image(example["encoded"], channels=3, expand_animations=False)
+        image = preprocessing.resize_short_side(image, resize_side)
+        return cut(image, image_size), example["label"]
+
+    return (
+        examples.map(look, num_parallel_calls=os.cpu_count(), deterministic=True)
+        .batch(max(1, batch_size // views))
+        .prefetch(2)
+        .with_options(dataset.options())
+    )
+
+
+def side_for(size, *, image_size, resize_side):
+    """Give the short side from which to cut `size`, in the proportion of the single crop's."""
+    return round(size * resize_side / image_size)

@@ -1,0 +1,250 @@
+"""A folder of photographs in; a table of the likeliest classes of each, CSV or parquet, out.
+
+The answers of each batch are added to a journal beside the table, which is made of it at the end. A
+run that was stopped, in whatever way, goes on behind the last whole line of the journal.
+"""
+
+import csv
+import json
+import os
+import shutil
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from kit.files import replacing
+from kit.inference import BATCH, THREADS, check_top_k, encoded, likeliest
+from kit.prep.listing import IMAGE_SUFFIXES
+from kit.prep.paths import printable
+
+KINDS = (".csv", ".parquet")
+ROWS = 10_000  # of a parquet file's row groups
+
+
+def find_photos(photos):
+    """List the files in a folder and its folders, sorted; or the one file that `photos` is.
+
+    What is hidden (its name begins with a dot) is passed over. Raises FileNotFoundError when
+    `photos` is not there, ValueError when no file has the name of an image.
+    """
+    root = Path(photos)
+    if not str(photos) or not root.exists():
+        raise FileNotFoundError(
+            f'photos: "{photos}" is not there; name an image or a folder of images'
+        )
+    if root.is_file():
+        return [root]
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in found):
+        raise ValueError(
+            f'photos: no image in "{photos}" ({", ".join(sorted(IMAGE_SUFFIXES))}); '
+            "name an image or a folder of images"
+        )
+    return sorted(found)
+
+
+def write_photos(examples, photos):
+    """Write the images of `dataset.encoded_examples` as files into the folder; give the folder.
+
+    It is emptied first: each begins with its number, for the names may not differ.
+    """
+    photos = Path(photos)
+    shutil.rmtree(photos, ignore_errors=True)
+    photos.mkdir(parents=True)
+    for number, example in enumerate(examples.as_numpy_iterator()):
+        name = Path(os.fsdecode(example["filename"])).name
+        (photos / f"{number:02}_{name}").write_bytes(example["encoded"])
+    return photos
+
+
+def check_table(predictions):
+    """Raise ValueError or OSError, in one line, when a table cannot be written there."""
+    path = Path(predictions)
+    if path.suffix not in KINDS:
+        raise ValueError(f'predictions: "{path}" ends neither in .csv nor in .parquet')
+    if path.suffix == ".parquet":
+        _pyarrow()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        probe = path.with_name(f".{path.name}.{os.getpid()}")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f'predictions: "{path}" cannot be written ({error.strerror}); name another file'
+        ) from None
+
+
+def classify_folder(classifier, photos, *, predictions, top_k, progress=lambda rows, total: rows):
+    """Classify each file of `find_photos`, and write a table with one row for each.
+
+    `predictions` is the table, .csv or .parquet, with the columns photo (the path within the
+    folder), problem (why it could not be classified; empty if it was), and of the `top_k` likeliest
+    classes label_1 (from 0), name_1, probability_1, label_2, ... progress(rows, total) wraps the
+    stream of answers, as tqdm does. After a kill the same call goes on where it was.
+
+    Gives {"photos": rows of the table, "resumed": how many of them an earlier run had done,
+    "problems": reason by photo}. Raises as `find_photos` and `check_table` do, and ValueError for a
+    `top_k` under 1, when what is there was begun with another model, folder or top_k, and, with the
+    table written, when no file could be classified.
+    """
+    files, root, table = find_photos(photos), Path(photos), Path(predictions)
+    check_top_k(top_k)
+    check_table(table)
+    model = [classifier.metadata.get("sha256"), classifier.metadata.get("files")]
+    journal = table.with_name(f".{table.name}.journal")
+    _begin(journal, {"model": model, "photos": str(root.resolve()), "top_k": top_k})
+    done = {row["photo"] for row in _rows(journal)}
+    names = {_name(file, root): file for file in files if file.resolve() != table.resolve()}
+    todo = {name: file for name, file in names.items() if name not in done}
+    for _ in progress(_answer(classifier, todo, top_k, journal), len(todo)):
+        pass
+    _write(table, _rows(journal), classifier.classes, top_k)
+    problems = {row["photo"]: row["problem"] for row in _rows(journal) if row["problem"]}
+    journal.unlink()
+    photos = len(done) + len(todo)
+    if problems and len(problems) == photos:
+        name, reason = next(iter(problems.items()))
+        raise ValueError(
+            f"photos: none of {photos} can be classified, as {printable(name)} ({reason}); give "
+            f"JPEG, PNG, WebP or BMP; {table} says why of each"
+        )
+    return {"photos": photos, "resumed": len(done), "problems": problems}
+
+
+def _name(file, root):
+    return file.name if file == root else file.relative_to(root).as_posix()
+
+
+def _answer(classifier, files, top_k, journal):
+    """Classify the files, {name: path}, and give each answer once it stands in the journal."""
+    looked = _look_ahead(classifier, files)
+    while batch := list(islice(looked, BATCH)):
+        pixels = [square for _, square, problem in batch if not problem]
+        found = iter(classifier.forward(np.stack(pixels)) if pixels else ())
+        rows = []
+        for name, _, problem in batch:
+            row = {"photo": name, "problem": problem}
+            if not problem:
+                shares = next(found)
+                row["labels"] = likeliest(shares, top_k)
+                row["probabilities"] = shares[row["labels"]].tolist()
+            rows.append(row)
+        _append(journal, rows)
+        yield from rows
+
+
+def _look_ahead(classifier, files):
+    """Give (name, pixels, problem) in order; two batches are decoded while the network is busy."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting = deque()
+        for name, file in files.items():
+            waiting.append((name, pool.submit(_look, classifier, file)))
+            if len(waiting) > 2 * BATCH:
+                name, result = waiting.popleft()
+                yield name, *result.result()
+        for name, result in waiting:
+            yield name, *result.result()
+
+
+def _look(classifier, file):
+    """Give what the network sees of a file and "", or None and the reason, in one line."""
+    try:
+        if not file.is_file():
+            return None, "not a regular file"
+        return classifier.pixels(encoded(file)), ""
+    except OSError as error:
+        return None, printable(error.strerror or str(error))
+    except ValueError as error:
+        return None, printable(str(error))
+
+
+def _begin(journal, run):
+    """Make the journal of this run, or keep the whole lines of the one that is there."""
+    end, first = 0, json.dumps(run).encode() + b"\n"
+    journal.touch()
+    with journal.open("rb+") as file:
+        for line in file:
+            if not end and line != first and _is_whole(line):
+                raise ValueError(
+                    f'predictions: "{journal}" is of an unfinished run with another model, folder '
+                    "or top_k; give them back to go on with it, name another file, or delete it"
+                )
+            if not _is_whole(line):
+                break
+            end += len(line)
+        file.truncate(end)
+    if not end:
+        _append(journal, [run])
+
+
+def _is_whole(line):
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _rows(journal):
+    with journal.open("rb") as file:
+        yield from map(json.loads, islice(file, 1, None))
+
+
+def _append(journal, rows):
+    with journal.open("ab") as file:
+        file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write(table, rows, classes, top_k):
+    """Write the table, whole or not at all."""
+    columns = {"photo": str, "problem": str}
+    for place in range(1, min(top_k, len(classes)) + 1):
+        columns |= {f"label_{place}": int, f"name_{place}": str, f"probability_{place}": float}
+    filled = (_fill(row, classes, columns) for row in rows)
+    with replacing(table) as temporary:
+        if table.suffix == ".csv":
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(columns)
+                writer.writerows(filled)
+        else:
+            _write_parquet(temporary, filled, columns)
+
+
+def _fill(row, classes, columns):
+    cells = [printable(row["photo"]), row["problem"]]
+    for label, share in zip(row.get("labels", ()), row.get("probabilities", ()), strict=True):
+        cells += [label, classes[label]["name"], float(f"{share:.6g}")]
+    return cells + [None] * (len(columns) - len(cells))
+
+
+def _write_parquet(path, rows, columns):
+    pyarrow = _pyarrow()
+    kinds = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float32()}
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while group := list(islice(rows, ROWS)):
+            table = [dict(zip(columns, row, strict=True)) for row in group]
+            writer.write_table(pyarrow.Table.from_pylist(table, schema))
+
+
+def _pyarrow():
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(
+            f"predictions: .parquet needs pyarrow ({error}): pip install -e '.[parquet]', or name "
+            "a .csv"
+        ) from None
+    return pyarrow

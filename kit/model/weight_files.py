@@ -1,0 +1,101 @@
+"""Arrays out of the files in which libraries keep weights, by name.
+
+Nothing that a file could make run is run: no pickled object, no saved layer.
+"""
+
+import io
+import json
+import pickle
+import zipfile
+
+import h5py
+
+
+def read(path):
+    """Give {name: array} of a file of weights, kernels as [height, width, channels, filters].
+
+    PyTorch's names are those of the state dict, Keras' are "layer/number". Raises
+    FileNotFoundError, and ValueError for a file that is damaged or of another kind.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; take one of {', '.join(READERS)}")
+    if path.suffix not in READERS:
+        raise ValueError(f"{path}: weights are read of {', '.join(READERS)} alone")
+    try:
+        return READERS[path.suffix](path)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{path}: pip install {error.name} to read it") from None
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: no weights can be read of it ({reason})") from None
+
+
+def read_torch(path):
+    import torch
+
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: transposed(tensor.float().numpy()) for name, tensor in state.items()}
+
+
+def read_safetensors(path):
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return {name: transposed(array) for name, array in load_file(path).items()}
+    except SafetensorError as error:
+        raise OSError(error) from None
+
+
+def transposed(array):
+    """Turn PyTorch's order of axes into Keras'."""
+    return array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim))
+
+
+def read_keras(path):
+    with zipfile.ZipFile(path) as archive:
+        return read_h5(io.BytesIO(archive.read("model.weights.h5")))
+
+
+def read_h5(file):
+    """Read the weights that Keras writes now, or wrote before version 3."""
+    with h5py.File(file) as h5:
+        if "layer_names" in h5.attrs:
+            layers = {name: h5[name] for name in h5.attrs["layer_names"]}
+            return {
+                f"{text(name)}/{number}": layer[variable][()]
+                for name, layer in layers.items()
+                for number, variable in enumerate(layer.attrs["weight_names"])
+            }
+        return {
+            f"{text(layer['vars'].attrs['name'])}/{number}": array[()]
+            for layer in h5["layers"].values()
+            for number, array in layer["vars"].items()
+        }
+
+
+def text(name):
+    return name.decode() if isinstance(name, bytes) else name
+
+
+READERS = {
+    ".keras": read_keras,
+    ".h5": read_h5,
+    ".safetensors": read_safetensors,
+    ".pth": read_torch,
+}
+UNREADABLE = (
+    OSError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
+
+
+def saved_layers(path):
+    """Give {name: configuration} of the layers in a .keras file, as plain values."""
+    with zipfile.ZipFile(path) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    return {layer["config"]["name"]: layer["config"] for layer in layers}

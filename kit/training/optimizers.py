@@ -1,0 +1,51 @@
+"""The optimizers, and which weights their decay leaves out."""
+
+import keras
+import tensorflow as tf
+
+
+def make_optimizer(model, *, optimizer, learning_rate, momentum, weight_decay, weight_decay_skips):
+    """Give the optimizer of that name, "sgd" or "lamb", for a model that it will train.
+
+    SGD does not decay: the network's own L2 loss does that, as in the papers. LAMB decays by
+    `weight_decay` what `weight_decay_skips` ("norm", "bias") does not leave out.
+    """
+    if optimizer == "sgd":
+        return keras.optimizers.SGD(learning_rate, momentum=momentum)
+    lamb = Lamb(learning_rate, epsilon=1e-6, weight_decay=weight_decay)  # timm's epsilon
+    lamb.exclude_from_weight_decay(var_list=undecayed(model, weight_decay_skips))
+    return lamb
+
+
+def undecayed(model, weight_decay_skips):
+    """List batch norm's scales and shifts for "norm", the other layers' biases for "bias"."""
+    kinds = {"gamma": "norm", "beta": "norm", "bias": "bias"}
+    return [w for w in model.trainable_weights if kinds.get(w.name) in weight_decay_skips]
+
+
+class Lamb(keras.optimizers.Lamb):
+    """LAMB (You et al. 2020, Large Batch Optimization for Deep Learning, algorithm 2) as timm's.
+
+    The decay joins Adam's direction before its length is measured, and a weight that is not decayed
+    takes Adam's step as it is. Keras' own decays apart from the direction, and scales all weights.
+    """
+
+    def _apply_weight_decay(self, variables):
+        pass  # update_step does
+
+    def update_step(self, gradient, variable, learning_rate):
+        index, step = (
+            self._get_variable_index(variable),
+            tf.cast(self.iterations + 1, variable.dtype),
+        )
+        mean, square = self._momentums[index], self._velocities[index]
+        mean.assign_add((gradient - mean) * (1 - self.beta_1))
+        square.assign_add((tf.square(gradient) - square) * (1 - self.beta_2))
+        direction = mean / (1 - self.beta_1**step)
+        direction /= tf.sqrt(square / (1 - self.beta_2**step)) + self.epsilon
+        if self.weight_decay and self._use_weight_decay(variable):
+            direction += self.weight_decay * variable
+            lengths = tf.norm(variable), tf.norm(direction)
+            ratio = tf.math.divide_no_nan(*lengths)
+            direction *= tf.where(ratio > 0, ratio, 1.0)
+        variable.assign_sub(learning_rate * direction)

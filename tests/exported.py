@@ -1,0 +1,54 @@
+"""A small network with the files beside it, as notebook 02 leaves them: what can be exported."""
+
+import json
+
+import keras
+import numpy as np
+
+from kit.model.resnet import resnet50
+
+SIZE, RESIZE_SIDE = 32, 40
+NAMES = ("red", "green", "blue", "grey", "black")
+
+
+def write_run(run_dir, precision="float32", *, version="1.5", seed=2):
+    """Write model.keras and model.json of a network with something to say; give run_dir."""
+    keras.config.set_dtype_policy(precision)
+    model = resnet50(
+        classes=len(NAMES),
+        version=version,
+        stage_sizes=(1, 1),
+        width=4,
+        channel_means=[123.68, 116.779, 103.939],
+        batch_norm="per_replica",
+        batch_norm_momentum=0.5,
+        batch_norm_epsilon=1e-5,
+        zero_gamma=False,
+        blur_pool=True,
+        drop_path=0.2,
+        weight_decay=1e-4,
+        weight_decay_skips=["norm", "bias"],
+    )
+    keras.config.set_dtype_policy("float32")
+    for _ in range(5):
+        model(pixels(8).astype("float32"), training=True)
+    head = model.get_layer("logits").kernel
+    head.assign(np.random.default_rng(seed).normal(0, 1, head.shape))
+    run_dir.mkdir(parents=True, exist_ok=True)
+    model.save(run_dir / "model.keras")
+    classes = [{"wnid": f"n{number}", "name": name} for number, name in enumerate(NAMES)]
+    metadata = {"classes": classes, "image_size": SIZE, "resize_side": RESIZE_SIDE}
+    (run_dir / "model.json").write_text(json.dumps(metadata))
+    return run_dir
+
+
+def pixels(number, seed=0):
+    """Give smooth coloured squares: uint8 [number, SIZE, SIZE, 3]."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 255, (number, 4, 4, 3))
+    return corners.repeat(SIZE // 4, axis=1).repeat(SIZE // 4, axis=2).astype(np.uint8)
+
+
+def log_probabilities(model, images):
+    logits = model(images.astype("float32"), training=False)
+    return keras.ops.log_softmax(logits).numpy()

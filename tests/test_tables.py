@@ -1,0 +1,46 @@
+from kit.evaluation import tables
+
+
+def row(name, correct, images):
+    share = correct / images if images else None
+    return {
+        "name": name,
+        "images": images,
+        "correct": correct,
+        "top1": share,
+        "low": share and share / 2,
+        "high": share and (1 + share) / 2,
+    }
+
+
+def test_markdown_keeps_a_cell_in_its_cell():
+    text = tables.markdown(["a", "b"], [["x|y", 1], ["two\nlines", ""]])
+    assert text.split("\n") == ["| a | b |", "| --- | --- |", "| x\\|y | 1 |", "| two lines |  |"]
+
+
+def test_the_worst_class_comes_first_and_one_without_images_last():
+    per_class = [row("cat", 4, 5), row("dog", 1, 4), row("horse", 0, 0)]
+    confusion = [[4, 1, 0], [1, 1, 2], [0, 0, 0]]
+    lines = tables.classes(per_class, confusion).split("\n")
+    assert lines[2:] == [
+        "| dog | 4 | 25.0% | 12.5% to 62.5% | horse (2) |",
+        "| cat | 5 | 80.0% | 40.0% to 90.0% | dog (1) |",
+        "| horse | 0 |  |  |  |",
+    ]
+
+
+def test_of_many_classes_both_ends_are_shown():
+    per_class = [row(f"class {number}", number, 100) for number in range(1, 41)]
+    confusion = [[0] * 40 for _ in range(40)]
+    lines = tables.classes(per_class, confusion).split("\n")[2:]
+    names = [line.split("|")[1].strip() for line in lines]
+    assert names == [f"class {number}" for number in (*range(1, 11), *range(31, 41))]
+
+
+def test_a_comparison_is_said_in_a_line():
+    found = {"images": 1000, "only_ours": 30, "only_theirs": 12, "p_value": 0.00791}
+    text = tables.compared(found | {"difference": 0.018, "low": 0.005, "high": 0.031})
+    assert text == (
+        "+1.80% of 1,000 images, 95 % interval +0.50% to +3.10%; right alone on 30, the other on "
+        "12; exact McNemar p = 0.0079"
+    )
