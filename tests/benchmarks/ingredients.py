@@ -19,6 +19,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
+from matplotlib.ticker import PercentFormatter
 
 from kit import params, plots
 from kit.pipeline import dataset, preprocessing
@@ -43,18 +44,18 @@ INGREDIENTS = {
     "classes mixed once, not shuffled": {"order": "as written"},
     "paper_steps": {},
     "cosine schedule": COSINE,
-    "zero-initialised last gammas": {"zero_gamma": True},
-    "version 1": {"version": "1"},
-    "label smoothing 0.1": {"label_smoothing": 0.1},
-    "mixup 0.2": {"mixup": 0.2},
-    "cutmix 1.0": {"cutmix": 1.0},
-    "TrivialAugment": {"augmentation": "trivial_augment"},
-    "random erasing 0.25": {"random_erasing": 0.25},
-    "EMA 0.99": {"ema_decay": 0.99},
-    "weight decay ten times weaker": {"weight_decay": 1e-5},
-    "LAMB, binary cross-entropy": COSINE
+    "cosine, warm-up, LAMB, binary cross-entropy": COSINE
     | {"optimizer": "lamb", "loss": "binary_cross_entropy", "learning_rate": 5e-3}
     | {"weight_decay": 0.02, "warmup_epochs": 3},
+    "label smoothing 0.1": {"label_smoothing": 0.1},
+    "weight decay ten times weaker": {"weight_decay": 1e-5},
+    "EMA 0.99": {"ema_decay": 0.99},
+    "version 1": {"version": "1"},
+    "random erasing 0.25": {"random_erasing": 0.25},
+    "mixup 0.2": {"mixup": 0.2},
+    "TrivialAugment": {"augmentation": "trivial_augment"},
+    "cutmix 1.0": {"cutmix": 1.0},
+    "zero-initialised last gammas": {"zero_gamma": True},
 }
 COMPILED = (
     *("version", "stage_sizes", "channel_means", "batch_norm", "batch_norm_momentum"),
@@ -221,7 +222,8 @@ def draw(rows):
     axes.axvline(statistics.fmean(found["paper_steps"]), color=plots.GREY, linewidth=1)
     axes.set_yticks(range(len(found)), found)
     axes.invert_yaxis()
-    axes.set_xlabel("top-1 of the validation photographs; bar: mean of the seeds")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_xlabel("validation top-1 of each seed; bar: their mean")
     return figure
 
 
