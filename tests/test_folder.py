@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kit import ROOT, folder, inference
 from kit.pipeline.dataset import encoded_examples
@@ -125,6 +126,16 @@ def test_table_has_a_row_for_each_file_and_says_what_was_wrong(classifier, tmp_p
         shares = classifier.probabilities([photos / name])[0]
         assert float(row["probability_1"]) == pytest.approx(shares.max(), rel=1e-5)
     assert [path.name for path in table.parent.iterdir()] == ["answers.csv"]
+
+
+def test_strip_that_the_resize_would_blow_up_is_a_problem_of_its_own(classifier, tmp_path):
+    photos = write_photos(tmp_path / "photos", 2)
+    Image.new("RGB", (65_500, 1)).save(photos / "strip.jpg")
+    found = folder.classify_folder(classifier, photos, predictions=tmp_path / "a.csv", top_k=1)
+    assert found["photos"] == 3
+    assert found["problems"] == {
+        "strip.jpg": "65500 x 1 pixels, 2620000 x 40 once resized: more than 89,478,485"
+    }
 
 
 def test_folder_of_which_nothing_can_be_read_fails_once_its_table_says_why(classifier, tmp_path):

@@ -353,6 +353,19 @@ def test_decompression_bomb_is_refused_by_its_header(classifier, kind):
         classifier.image(bombs()[kind])
 
 
+@pytest.mark.parametrize("size", [(65_500, 1), (1, 65_500)])
+def test_strip_that_the_resize_would_blow_up_is_refused(size):
+    classifier = inference.Classifier.from_model(
+        colour_model(), metadata(image_size=224, resize_side=256)
+    )
+    strip = encode(Image.new("RGB", size), "JPEG")
+    once = " x ".join(str(256 * side) for side in size)
+    line = rf"{size[0]} x {size[1]} pixels, {once} once resized: more than 89,478,485"
+    with pytest.raises(ValueError, match=line) as error:
+        classifier.image(strip)
+    assert "\n" not in str(error.value)
+
+
 def test_file_that_model_json_does_not_tell_of_is_refused_before_it_is_loaded(tmp_path):
     write_run(tmp_path, colour_model(), sha256="0" * 64)
     (tmp_path / "model.keras").write_bytes(b"no model, but nobody looks")

@@ -8,6 +8,8 @@ model (kit/model/resnet.py), so that what crosses to the device is a quarter of 
 import numpy as np
 import tensorflow as tf
 
+from kit.prep.records import MAX_PIXELS
+
 CROP_SAMPLINGS = ("distorted_box", "random_resized")
 
 
@@ -57,10 +59,17 @@ def evaluation_pixels(encoded, *, image_size, resize_side):
 
     In few operations, which run in the caller's own thread: TensorFlow's threads, in which a graph
     runs, are asleep after a forward pass elsewhere, and to wake them takes half a millisecond.
+    Raises ValueError for a strip so thin that the resized image would have over MAX_PIXELS.
     """
     image = tf.raw_ops.DecodeJpeg(contents=encoded, channels=3)
-    sides = np.array(image.shape[:2])
+    height, width = image.shape[:2]
+    sides = np.array([height, width])
     sides = np.rint(sides * (resize_side / sides.min())).astype(int)
+    if sides.prod() > MAX_PIXELS:  # a few KB could otherwise ask for tens of GB
+        raise ValueError(
+            f"{width} x {height} pixels, {sides[1]} x {sides[0]} once resized: "
+            f"more than {MAX_PIXELS:,}"
+        )
     resized = tf.raw_ops.ResizeBilinear(
         images=tf.expand_dims(image, 0), size=sides, half_pixel_centers=True
     )
