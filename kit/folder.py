@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import shutil
+import unicodedata
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -222,10 +223,19 @@ def _write(table, rows, classes, top_k):
 
 
 def _fill(row, classes, columns):
-    cells = [printable(row["photo"]), row["problem"]]
+    cells = [_writable(row["photo"]), row["problem"]]
     for label, share in zip(row.get("labels", ()), row.get("probabilities", ()), strict=True):
         cells += [label, classes[label]["name"], float(f"{share:.6g}")]
     return cells + [None] * (len(columns) - len(cells))
+
+
+def _writable(name):
+    """Give a name as it is, but U+FFFD for what UTF-8 cannot hold and for control characters.
+
+    The odd spaces and joiners of real names stay: with them the file is found again.
+    """
+    known = os.fsencode(name).decode("utf-8", "replace")
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in known)
 
 
 def _write_parquet(path, rows, columns):

@@ -128,6 +128,16 @@ def test_table_has_a_row_for_each_file_and_says_what_was_wrong(classifier, tmp_p
     assert [path.name for path in table.parent.iterdir()] == ["answers.csv"]
 
 
+def test_odd_spaces_joiners_and_quotes_in_names_are_kept(classifier, tmp_path):
+    names = ["at 9.41\u202fAM.png", "a\xa0b.png", "\u3000c.png", "d\u200de.png", 'f,"g.png']
+    for name in names:
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(solid((255, 0, 0), "PNG"))
+    table = tmp_path / "a.csv"
+    folder.classify_folder(classifier, tmp_path / "photos", predictions=table, top_k=1)
+    assert sorted(row["photo"] for row in read(table)) == sorted(names)
+
+
 def test_strip_that_the_resize_would_blow_up_is_a_problem_of_its_own(classifier, tmp_path):
     photos = write_photos(tmp_path / "photos", 2)
     Image.new("RGB", (65_500, 1)).save(photos / "strip.jpg")
