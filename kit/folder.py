@@ -28,8 +28,10 @@ ROWS = 10_000  # of a parquet file's row groups
 def find_photos(photos):
     """List the files in a folder and its folders, sorted; or the one file that `photos` is.
 
-    What is hidden (its name begins with a dot) is passed over. Raises FileNotFoundError when
-    `photos` is not there, ValueError when no file has the name of an image.
+    What is hidden (its name begins with a dot) is passed over. A linked folder is not followed, as
+    it may lead round in a circle, and another may be unreadable: each is in the list itself, so
+    that it gets a row which says so. Raises FileNotFoundError when `photos` is not there,
+    ValueError when there is no such folder and no file has the name of an image.
     """
     root = Path(photos)
     if not str(photos) or not root.exists():
@@ -38,16 +40,17 @@ def find_photos(photos):
         )
     if root.is_file():
         return [root]
-    found = []
-    for folder, folders, names in os.walk(root):
+    found, closed = [], []
+    for folder, folders, names in os.walk(root, onerror=lambda e: closed.append(Path(e.filename))):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
-    if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in found):
+        closed.extend(filter(Path.is_symlink, (Path(folder, name) for name in folders)))
+    if not closed and not any(file.suffix.lower() in IMAGE_SUFFIXES for file in found):
         raise ValueError(
             f'photos: no image in "{photos}" ({", ".join(sorted(IMAGE_SUFFIXES))}); '
             "name an image or a folder of images"
         )
-    return sorted(found)
+    return sorted(found + closed)
 
 
 def write_photos(examples, photos):
@@ -159,6 +162,9 @@ def _look_ahead(classifier, files):
 def _look(classifier, file):
     """Give what the network sees of a file and "", or None and the reason, in one line."""
     try:
+        if file.is_dir():
+            os.scandir(file).close()  # raises the reason where it is unreadable
+            return None, "a linked folder, which is not followed"
         if not file.is_file():
             return None, "not a regular file"
         return classifier.pixels(encoded(file)), ""

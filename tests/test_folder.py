@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,26 @@ def test_odd_spaces_joiners_and_quotes_in_names_are_kept(classifier, tmp_path):
     table = tmp_path / "a.csv"
     folder.classify_folder(classifier, tmp_path / "photos", predictions=table, top_k=1)
     assert sorted(row["photo"] for row in read(table)) == sorted(names)
+
+
+def test_linked_and_unreadable_folders_are_problems(classifier, tmp_path, monkeypatch):
+    photos, scandir = write_photos(tmp_path / "photos", 3), os.scandir
+    (photos / "linked").symlink_to(photos / "0")
+    (photos / "shut").mkdir()
+    (photos / "shut" / "a.jpg").write_bytes(images.jpeg(20, 24))
+
+    def refuse(path):  # root may read what has no permissions
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = folder.classify_folder(classifier, photos, predictions=tmp_path / "a.csv", top_k=1)
+    assert found["photos"] == len(read(tmp_path / "a.csv")) == 5
+    assert found["problems"] == {
+        "linked": "a linked folder, which is not followed",
+        "shut": "Permission denied",
+    }
 
 
 def test_strip_that_the_resize_would_blow_up_is_a_problem_of_its_own(classifier, tmp_path):
