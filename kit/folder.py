@@ -1,10 +1,12 @@
 """A folder of photographs in; a table of the likeliest classes of each, CSV or parquet, out.
 
 The answers of each batch are added to a journal beside the table, which is made of it at the end. A
-run that was stopped, in whatever way, goes on behind the last whole line of the journal.
+run that was stopped, in whatever way, goes on behind the last whole line of the journal, and looks
+again at the photographs that have changed since.
 """
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -18,11 +20,14 @@ import numpy as np
 
 from kit.files import replacing
 from kit.inference import BATCH, THREADS, check_top_k, encoded, likeliest
+from kit.journal import append_rows, begin_journal, keep_rows, read_rows
 from kit.prep.listing import IMAGE_SUFFIXES
 from kit.prep.paths import printable
 
 KINDS = (".csv", ".parquet")
 ROWS = 10_000  # of a parquet file's row groups
+# of the metadata, what the answers depend on besides the network
+DECIDES = ("image_size", "resize_side", "store_short_side", "store_quality", "classes")
 
 
 def find_photos(photos):
@@ -103,16 +108,19 @@ def classify_folder(classifier, photos, *, predictions, top_k, progress=lambda r
     files, root, table = find_photos(photos), Path(photos), Path(predictions)
     check_top_k(top_k)
     check_table(table)
-    model = [classifier.metadata.get("sha256"), classifier.metadata.get("files")]
+    told = classifier.metadata
+    decides = json.dumps([told.get(name) for name in DECIDES]).encode()
+    model = [told.get("sha256"), told.get("files"), hashlib.sha256(decides).hexdigest()]
     journal = table.with_name(f".{table.name}.journal")
-    _begin(journal, {"model": model, "photos": str(root.resolve()), "top_k": top_k})
-    done = {row["photo"] for row in _rows(journal)}
+    begin_journal(journal, {"model": model, "photos": str(root.resolve()), "top_k": top_k})
     names = {_name(file, root): file for file in files if file.resolve() != table.resolve()}
+    stamps = {name: _stamp(file) for name, file in names.items()}
+    done = keep_rows(journal, stamps)
     todo = {name: file for name, file in names.items() if name not in done}
-    for _ in progress(_answer(classifier, todo, top_k, journal), len(todo)):
+    for _ in progress(_answer(classifier, todo, stamps, top_k, journal), len(todo)):
         pass
-    _write(table, _rows(journal), classifier.classes, top_k)
-    problems = {row["photo"]: row["problem"] for row in _rows(journal) if row["problem"]}
+    _write(table, read_rows(journal), classifier.classes, top_k)
+    problems = {row["photo"]: row["problem"] for row in read_rows(journal) if row["problem"]}
     journal.unlink()
     photos = len(done) + len(todo)
     if problems and len(problems) == photos:
@@ -128,7 +136,16 @@ def _name(file, root):
     return file.name if file == root else file.relative_to(root).as_posix()
 
 
-def _answer(classifier, files, top_k, journal):
+def _stamp(file):
+    """Give by what a changed file is known; nothing of what is not there, as of a dead link."""
+    try:
+        found = file.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _answer(classifier, files, stamps, top_k, journal):
     """Classify the files, {name: path}, and give each answer once it stands in the journal."""
     looked = _look_ahead(classifier, files)
     while batch := list(islice(looked, BATCH)):
@@ -136,13 +153,13 @@ def _answer(classifier, files, top_k, journal):
         found = iter(classifier.forward(np.stack(pixels)) if pixels else ())
         rows = []
         for name, _, problem in batch:
-            row = {"photo": name, "problem": problem}
+            row = {"photo": name, "problem": problem, "stamp": stamps[name]}
             if not problem:
                 shares = next(found)
                 row["labels"] = likeliest(shares, top_k)
                 row["probabilities"] = shares[row["labels"]].tolist()
             rows.append(row)
-        _append(journal, rows)
+        append_rows(journal, rows)
         yield from rows
 
 
@@ -172,44 +189,6 @@ def _look(classifier, file):
         return None, printable(error.strerror or str(error))
     except ValueError as error:
         return None, printable(str(error))
-
-
-def _begin(journal, run):
-    """Make the journal of this run, or keep the whole lines of the one that is there."""
-    end, first = 0, json.dumps(run).encode() + b"\n"
-    journal.touch()
-    with journal.open("rb+") as file:
-        for line in file:
-            if not end and line != first and _is_whole(line):
-                raise ValueError(
-                    f'predictions: "{journal}" is of an unfinished run with another model, folder '
-                    "or top_k; give them back to go on with it, name another file, or delete it"
-                )
-            if not _is_whole(line):
-                break
-            end += len(line)
-        file.truncate(end)
-    if not end:
-        _append(journal, [run])
-
-
-def _is_whole(line):
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-def _rows(journal):
-    with journal.open("rb") as file:
-        yield from map(json.loads, islice(file, 1, None))
-
-
-def _append(journal, rows):
-    with journal.open("ab") as file:
-        file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _write(table, rows, classes, top_k):

@@ -260,12 +260,34 @@ def test_journal_of_another_run_is_refused_and_kept(classifier, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         folder.classify_folder(**call, top_k=2, progress=stop_after(3))
     kept = (tmp_path / ".a.csv.journal").read_bytes()
+    same = {"sha256": classifier.metadata["sha256"]}
     other = inference.Classifier.from_model(colour_model(), metadata(sha256="0"))
-    for change in ({"top_k": 3}, {"classifier": other}, {"photos": photos / "1"}):
+    larger = inference.Classifier.from_model(colour_model(), metadata(**same, resize_side=50))
+    changes = [{"classifier": one} for one in (other, larger)]
+    for change in (*changes, {"top_k": 3}, {"photos": photos / "1"}):
         with pytest.raises(ValueError, match=r"\.a\.csv\.journal\" is of an unfinished run"):
             folder.classify_folder(**{**call, "top_k": 2, **change})
     assert (tmp_path / ".a.csv.journal").read_bytes() == kept
     assert folder.classify_folder(**call, top_k=2)["resumed"] == inference.BATCH
+
+
+def test_resumed_run_looks_again_at_what_has_changed(classifier, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(inference.BATCH + 1):
+        (photos / f"{number:03}.png").write_bytes(solid((255, 0, 0), "PNG"))
+    (photos / "000.link").symlink_to("gone")
+    call = {"classifier": classifier, "photos": photos, "predictions": tmp_path / "a.csv"}
+    with pytest.raises(KeyboardInterrupt):
+        folder.classify_folder(**call, top_k=1, progress=stop_after(1))
+    for name in ("000.link", "001.png"):
+        (photos / name).unlink()
+    (photos / "002.png").write_bytes(solid((0, 255, 0), "PNG"))
+    found = folder.classify_folder(**call, top_k=1)
+    assert (found["photos"], found["resumed"]) == (inference.BATCH, inference.BATCH - 3)
+    rows = {row["photo"]: row["name_1"] for row in read(tmp_path / "a.csv")}
+    assert len(rows) == inference.BATCH and not rows.keys() & {"000.link", "001.png"}
+    assert (rows.pop("002.png"), {*rows.values()}) == ("green", {"red"})
 
 
 def test_top_k_under_one_is_refused_before_anything_is_written(classifier, tmp_path):
