@@ -30,13 +30,13 @@ ROWS = 10_000  # of a parquet file's row groups
 DECIDES = ("image_size", "resize_side", "store_short_side", "store_quality", "classes")
 
 
-def find_photos(photos):
+def find_photos(photos, table=None):
     """List the files in a folder and its folders, sorted; or the one file that `photos` is.
 
-    What is hidden (its name begins with a dot) is passed over. A linked folder is not followed, as
-    it may lead round in a circle, and another may be unreadable: each is in the list itself, so
-    that it gets a row which says so. Raises FileNotFoundError when `photos` is not there,
-    ValueError when there is no such folder and no file has the name of an image.
+    What is hidden (its name begins with a dot) is passed over, and so is the file `table`. A linked
+    folder is not followed, as it may lead round in a circle, and another may be unreadable: each is
+    in the list itself, so that it gets a row which says so. Raises FileNotFoundError when `photos`
+    is not there, ValueError when there is no such folder and no file has the name of an image.
     """
     root = Path(photos)
     if not str(photos) or not root.exists():
@@ -55,7 +55,8 @@ def find_photos(photos):
             f'photos: no image in "{photos}" ({", ".join(sorted(IMAGE_SUFFIXES))}); '
             "name an image or a folder of images"
         )
-    return sorted(found + closed)
+    own = table and Path(table).resolve()
+    return sorted(path for path in found + closed if path.resolve() != own)
 
 
 def write_photos(examples, photos):
@@ -101,11 +102,11 @@ def classify_folder(classifier, photos, *, predictions, top_k, progress=lambda r
     stream of answers, as tqdm does. After a kill the same call goes on where it was.
 
     Gives {"photos": rows of the table, "resumed": how many of them an earlier run had done,
-    "problems": reason by photo}. Raises as `find_photos` and `check_table` do, and ValueError for a
-    `top_k` under 1, when what is there was begun with another model, folder or top_k, and, with the
-    table written, when no file could be classified.
+    "problems": reason by photo, "readable": the paths of the others}. Raises as `find_photos` and
+    `check_table` do, and ValueError for a `top_k` under 1, when what is there was begun with
+    another model, folder or top_k, and, with the table written, when no file could be classified.
     """
-    files, root, table = find_photos(photos), Path(photos), Path(predictions)
+    files, root, table = find_photos(photos, predictions), Path(photos), Path(predictions)
     check_top_k(top_k)
     check_table(table)
     told = classifier.metadata
@@ -113,7 +114,7 @@ def classify_folder(classifier, photos, *, predictions, top_k, progress=lambda r
     model = [told.get("sha256"), told.get("files"), hashlib.sha256(decides).hexdigest()]
     journal = table.with_name(f".{table.name}.journal")
     begin_journal(journal, {"model": model, "photos": str(root.resolve()), "top_k": top_k})
-    names = {_name(file, root): file for file in files if file.resolve() != table.resolve()}
+    names = {_name(file, root): file for file in files}
     stamps = {name: _stamp(file) for name, file in names.items()}
     done = keep_rows(journal, stamps)
     todo = {name: file for name, file in names.items() if name not in done}
@@ -129,7 +130,9 @@ def classify_folder(classifier, photos, *, predictions, top_k, progress=lambda r
             f"photos: none of {photos} can be classified, as {printable(name)} ({reason}); give "
             f"JPEG, PNG, WebP or BMP; {table} says why of each"
         )
-    return {"photos": photos, "resumed": len(done), "problems": problems}
+    readable = [file for name, file in names.items() if name not in problems]
+    resumed = len(done)
+    return {"photos": photos, "resumed": resumed, "problems": problems, "readable": readable}
 
 
 def _name(file, root):

@@ -101,7 +101,8 @@ def test_table_has_a_row_for_each_file_and_says_what_was_wrong(classifier, tmp_p
     (photos / "empty.jpg").touch()
     (photos / "nowhere.jpg").symlink_to("gone")
     os.mkfifo(photos / "pipe.jpg")
-    (photos / os.fsdecode(b"odd\xff\n.png")).symlink_to(photos / "red.png")
+    odd = photos / os.fsdecode(b"odd\xff\n.png")
+    odd.symlink_to(photos / "red.png")
     table = tmp_path / "new" / "answers.csv"
     found = folder.classify_folder(classifier, photos, predictions=str(table), top_k=2)
     rows = {row["photo"]: row for row in read(table)}
@@ -115,6 +116,7 @@ def test_table_has_a_row_for_each_file_and_says_what_was_wrong(classifier, tmp_p
             "nowhere.jpg": "not a regular file",
             "pipe.jpg": "not a regular file",
         },
+        "readable": sorted([*(photos / name for name in PLAIN), odd]),
     }
     assert {name: row["problem"] for name, row in rows.items() if row["problem"]} == found[
         "problems"
@@ -203,6 +205,16 @@ def test_the_table_itself_is_no_photograph(classifier, tmp_path):
     for _ in range(2):
         folder.classify_folder(classifier, photos, predictions=photos / "a.csv", top_k=1)
     assert len(read(photos / "a.csv")) == 3
+    assert len(folder.find_photos(photos, str(photos / "a.csv"))) == 3
+
+
+def test_readable_is_told_by_the_path_and_not_by_the_name_alone(classifier, tmp_path):
+    photos = tmp_path / "photos"
+    for name, data in (("a", b"none"), ("b", images.jpeg(20, 24))):
+        (photos / name).mkdir(parents=True)
+        (photos / name / "1.jpg").write_bytes(data)
+    found = folder.classify_folder(classifier, photos, predictions=photos / "a.csv", top_k=1)
+    assert found["readable"] == [photos / "b" / "1.jpg"]
 
 
 def stop_after(count):
