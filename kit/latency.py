@@ -37,7 +37,8 @@ def ways(run_dir):
     """Make every way to run the model of `run_dir` that can be had here: {name: (image, forward)}.
 
     Keras' `model.predict`, the Classifier's tf.function (with a GPU, also through XLA), and what
-    was exported of this model into run_dir/export and has its runtime installed.
+    was exported of this model into run_dir/export and has its runtime installed. An export that
+    cannot be loaded is left out, and a line is printed that says why.
     """
     classifier = Classifier.from_run_dir(run_dir)
     model, image = classifier.model, classifier.image
@@ -47,17 +48,20 @@ def ways(run_dir):
     }
     if tf.config.list_logical_devices("GPU"):
         forwards["tf.function, XLA"] = _through_xla(model, classifier.metadata["image_size"])
+    unfit = {}
     for (runtime, file), name in EXPORTED.items():
         path = Path(run_dir) / "export" / file
         if path.exists() and find_spec(MODULES.get(runtime, runtime)):
             try:
                 network = runtimes.load(path, runtime=runtime)
-            except ValueError:
+            except (FileNotFoundError, ValueError) as error:
                 if runtime != "openvino_bf16":  # few CPUs have bfloat16
-                    raise
+                    unfit[path] = error
                 continue
             if network.metadata.get("sha256") == classifier.metadata["sha256"]:
                 forwards[name] = network
+    for path, error in unfit.items():
+        print(f"not timed: {error}, or delete {path}")
     return {name: (image, forward) for name, forward in forwards.items()}
 
 

@@ -40,6 +40,20 @@ def test_export_of_an_older_training_is_not_timed(tmp_path):
     assert "SavedModel" not in latency.ways(run_dir)
 
 
+@pytest.mark.parametrize("harm", ["changed", "without metadata"])
+def test_unfit_export_is_left_out_with_a_line_that_says_so(tmp_path, capsys, harm):
+    run_dir = write_run(tmp_path)
+    export.export_all(run_dir, exports=["saved_model"])
+    if harm == "changed":
+        (run_dir / "export" / "saved_model" / "added").touch()
+    else:
+        (run_dir / "export" / "saved_model.json").unlink()
+    capsys.readouterr()
+    assert "SavedModel" not in latency.ways(run_dir)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("not timed: ") and "notebook 04" in line and "or delete" in line
+
+
 def test_xla_gives_the_same_probabilities(tmp_path):
     classifier = Classifier.from_run_dir(write_run(tmp_path))
     through_xla = latency._through_xla(classifier.model, SIZE)
