@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from kit import runtimes
 from kit.files import hash_file
+from kit.machine import cores
 from kit.model.folding import deployable
 from kit.pipeline.preprocessing import evaluation_pixels, evaluation_window
 from kit.prep import paths, records
@@ -23,7 +23,7 @@ from kit.prep.reading import MAX_FILE_BYTES
 METADATA = {"classes": list, "image_size": int, "resize_side": int}
 STORE_QUALITY = 90  # params.yaml's store_quality, for a model.json that does not state it
 BATCH = 32  # photographs in memory at once
-THREADS = 2 * os.cpu_count()  # that decode: each waits for TensorFlow's own between two photographs
+THREADS = 2 * cores()  # that decode: each waits for TensorFlow's own between two photographs
 
 
 def load_model(run_dir):

@@ -5,7 +5,6 @@ size, 3] -> probabilities [n, classes].
 """
 
 import json
-import os
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ import tensorflow as tf
 from kit import runtimes
 from kit.files import replacing
 from kit.inference import Classifier
+from kit.machine import cores
 from kit.model.folding import deployable
 
 STAGES = ("decode_resize", "forward", "total")
@@ -142,7 +142,7 @@ def device():
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-    return f"CPU, {os.cpu_count()} cores"
+    return f"CPU, {cores()} cores"
 
 
 def _through_xla(model, image_size):

@@ -1,11 +1,13 @@
 import json
+import os
 import time
 
 import numpy as np
 import pytest
 
 from kit import export, latency
-from kit.inference import Classifier
+from kit.inference import THREADS, Classifier
+from kit.machine import cores
 from tests import images
 from tests.exported import NAMES, SIZE, pixels, write_run
 
@@ -52,6 +54,13 @@ def test_unfit_export_is_left_out_with_a_line_that_says_so(tmp_path, capsys, har
     assert "SavedModel" not in latency.ways(run_dir)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("not timed: ") and "notebook 04" in line and "or delete" in line
+
+
+def test_device_counts_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(latency.tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(os, "cpu_count", lambda: 1000)
+    assert latency.device() == f"CPU, {cores()} cores"
+    assert 2 * cores() == THREADS
 
 
 def test_xla_gives_the_same_probabilities(tmp_path):
