@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit.model.folding import deployable, in_float32
+from kit.model.folding import deployable, foldable, in_float32
 from kit.model.resnet import VERSIONS, resnet50
 
 SMALL = {"classes": 7, "width": 4, "stage_sizes": (1, 2)}
@@ -98,6 +98,27 @@ def test_convolution_read_twice_is_not_folded():
     assert norms(folded) == ["norm"]
     expected = tf.nn.softmax(model(pixels(8).astype("float32"))).numpy()
     np.testing.assert_allclose(folded(pixels(8)).numpy(), expected, rtol=1e-4)
+
+
+def test_convolution_with_an_activation_is_not_folded():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(3, 1, activation="relu")(keras.layers.Rescaling(1 / 255)(images))
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+    model.get_layer("norm").set_weights([np.full(3, value) for value in (2.0, 1.0, 3.0, 4.0)])
+    model.layers[2].set_weights([np.float32([[np.eye(3) * [1, -1, 1]]]), np.zeros(3)])
+    folded = deployable(model, image_size=8)
+    assert norms(folded) == ["norm"]
+    expected = tf.nn.softmax(model(pixels(8).astype("float32"))).numpy()
+    np.testing.assert_allclose(folded(pixels(8)).numpy(), expected, rtol=1e-4)
+
+
+def test_convolution_that_the_model_gives_out_is_not_folded():
+    images = keras.Input((8, 8, 3))
+    between = keras.layers.Conv2D(3, 1)(images)
+    normed = keras.layers.BatchNormalization(name="norm")(between)
+    assert foldable(keras.Model(images, normed)) == {"norm": between._keras_history.operation.name}
+    assert foldable(keras.Model(images, [between, normed])) == {}
 
 
 def test_bfloat16_model_becomes_the_float32_one_of_the_same_weights():

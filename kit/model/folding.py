@@ -45,12 +45,21 @@ def in_float32(model):
 
 
 def foldable(model):
-    """Map each batch norm that can be folded to its convolution, by name."""
+    """Map each batch norm that can be folded to its convolution, by name.
+
+    Nothing may come between the two, and nobody else may read what is between them.
+    """
     found = {}
+    read = {output._keras_history.operation for output in model.outputs}
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             before = layer.input._keras_history.operation
-            if type(before) is keras.layers.Conv2D and len(before._outbound_nodes) == 1:
+            if (
+                type(before) is keras.layers.Conv2D
+                and before.activation is keras.activations.linear
+                and len(before._outbound_nodes) == 1
+                and before not in read
+            ):
                 found[layer.name] = before.name
     return found
 
