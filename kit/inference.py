@@ -224,4 +224,5 @@ def _read_metadata(path):
         raise ValueError(f"{path} cannot be read, train again: {error}") from error
     if wrong:
         raise ValueError(f"{path} lacks {', '.join(wrong)}: it is not the kit's; train again")
+    runtimes.check_crop(path, metadata, "train again")
     return metadata

@@ -124,6 +124,7 @@ def read_metadata(path):
     if wrong or metadata["form"] not in READERS:
         lacks = ", ".join(wrong or ["form"])
         raise ValueError(f"{beside} lacks {lacks}: it is not this kit's; {remedy}")
+    check_crop(beside, metadata, remedy)
     if len(metadata["classes"]) != metadata["outputs"]:
         raise ValueError(
             f"{beside} names {len(metadata['classes'])} classes of a network of "
@@ -134,6 +135,15 @@ def read_metadata(path):
     if odd:
         raise ValueError(f"{path}: {odd[0]} is not the file that {beside.name} tells of; {remedy}")
     return metadata
+
+
+def check_crop(path, metadata, remedy):
+    """Raise ValueError when the centre crop would not fit into the resized photograph."""
+    image_size, resize_side = metadata["image_size"], metadata["resize_side"]
+    if resize_side < image_size:
+        raise ValueError(
+            f"{path} has resize_side {resize_side}, under image_size {image_size}: {remedy}"
+        )
 
 
 def hashes(path):

@@ -200,6 +200,13 @@ def test_damaged_metadata_is_refused_in_one_line(tmp_path, text):
     assert "\n" not in str(error.value)
 
 
+def test_crop_larger_than_the_resized_photograph_is_refused(tmp_path):
+    write_run(tmp_path, colour_model(), resize_side=31)
+    line = "model.json has resize_side 31, under image_size 32: train again"
+    with pytest.raises(ValueError, match=line):
+        inference.load_model(tmp_path)
+
+
 def test_model_that_carries_a_program_is_refused(tmp_path):
     pixels = keras.Input((None, None, 3))
     program = keras.layers.Lambda(lambda x: x[:, 0, 0], output_shape=(3,))

@@ -80,6 +80,13 @@ def test_class_list_of_another_length_is_refused(copy):
         runtimes.load(copy)
 
 
+def test_crop_larger_than_the_resized_photograph_is_refused(copy):
+    change(copy, resize_side=SIZE - 1)
+    line = "saved_model.json has resize_side 31, under image_size 32: export the model again"
+    with pytest.raises(ValueError, match=line):
+        runtimes.load(copy)
+
+
 def test_asking_and_loading_import_no_runtime_that_is_not_asked_for():
     heavy = {"tensorflow", "keras", "onnxruntime", "openvino", "ai_edge_litert"}
     code = f"import sys, kit.runtimes; print({heavy} & {{*sys.modules}})"
