@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import re
+import sys
 import tokenize
 from pathlib import Path
 
@@ -110,6 +111,18 @@ def test_a_notebook_calls_and_does_not_define(path):
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for cell in code_cells(path):
         assert not [node for node in ast.walk(tree(cell)) if isinstance(node, definitions)]
+
+
+@each
+def test_what_a_notebook_imports_is_declared(path):
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = set(re.findall(r'(?m)^    "([\w-]+)', text.partition("\n]")[0]))
+    nodes = [node for cell in code_cells(path) for node in ast.walk(tree(cell))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    packages = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+    brought = {"numpy", "IPython"}  # by TensorFlow and by JupyterLab, which are nothing without
+    assert packages - brought - {"kit"} <= declared
 
 
 @each
