@@ -1,4 +1,5 @@
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -8,6 +9,8 @@ from tensorflow.python.framework.config import disable_op_determinism
 
 from kit.training.strategy import logical_cpus, make_strategy
 
+# a shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 logical_cpus(2)  # two logical CPUs stand in for two GPUs; TensorFlow fixes their number once
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit.pipeline import mixing
+from kit.pipeline import dataset, mixing
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 20, 30, 3), np.uint8)
@@ -73,7 +73,7 @@ def shares(**alphas):
             tf.zeros([2, 1, 1, 3], tf.uint8), [0, 1], [7, seed], **PLAIN | {"classes": 2} | alphas
         )[1][0, 0]
     )
-    return numbers.batch(4000).get_single_element().numpy()
+    return numbers.batch(4000).with_options(dataset.options()).get_single_element().numpy()
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 5.0])

@@ -54,16 +54,11 @@ def resnet50(
         drop_path=drop_path,
         weight_decay_skips=weight_decay_skips,
     )
-    decay = l2(weight_decay)
-    decays = {kind: None if kind in weight_decay_skips else decay for kind in UNDECAYED}
+    decay, decays = decays_of(weight_decay, weight_decay_skips)
     conv = partial(convolution, decay=decay)
-    norm = partial(
-        batch_normalization,
-        momentum=batch_norm_momentum,
-        epsilon=batch_norm_epsilon,
-        synchronized=batch_norm == "synchronized",
-        decay=decays["norm"],
-    )
+    numbers = {"momentum": batch_norm_momentum, "epsilon": batch_norm_epsilon}
+    together = {"synchronized": batch_norm == "synchronized"}
+    norm = partial(batch_normalization, **numbers, **together, decay=decays["norm"])
     images = keras.Input((None, None, 3), name="images")
     x = subtract_means(images, channel_means)
     x = stem(x, width, conv, norm, activate=version != "2")
@@ -207,6 +202,12 @@ def add(shortcut, branch, *, drop_rate, name):
 
 def relu(x, *, name):
     return keras.layers.ReLU(name=name)(x)
+
+
+def decays_of(weight_decay, weight_decay_skips):
+    """Give the regularizer of kernels, and by kind that of what is not one, or None."""
+    decay = l2(weight_decay)
+    return decay, {kind: None if kind in weight_decay_skips else decay for kind in UNDECAYED}
 
 
 def l2(weight_decay):
