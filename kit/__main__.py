@@ -6,7 +6,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from kit import params, run
+from kit import params
+from kit.runner import run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,7 +24,7 @@ def diagnose(arguments: Sequence[str]) -> int:
     )
     run.add_parameter_options(parser)
     options = parser.parse_args(arguments)
-    from kit import doctor
+    from kit.doctor import checks
 
     try:
         values = params.load(recipe=options.recipe, overrides=dict(options.parameters))
@@ -31,7 +32,7 @@ def diagnose(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     states = []
-    for line in doctor.examine(run_dir=values["run_dir"], data_dir=values["data_dir"]):
+    for line in checks.examine(run_dir=values["run_dir"], data_dir=values["data_dir"]):
         print(f"{line.state:8} {line.text}", flush=True)
         states.append(line.state)
     return int("problem" in states)

@@ -15,7 +15,7 @@ import numpy as np
 
 from kit.files import replacing
 from kit.pipeline import dataset
-from kit.training import hosts, schedule, strategy, trainer
+from kit.training import cluster, schedule, strategy, trainer
 from tests.small_training import IMAGES, NETWORK, RATES, RUN
 
 
@@ -39,7 +39,7 @@ def digests(devices, batch):
 
 
 def main(data_dir, run_dir, changes):
-    here = hosts.find()
+    here = cluster.find()
     own = Path(here.own_dir(run_dir))
     devices = strategy.make_strategy(replicas=changes.pop("replicas", 0))
     trainer.fix_chance(seed=0, deterministic=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kit.prep import shards, sources
+from kit.prep import sources, writer
 
 UNCHANGED = {  # what training_dataset is told when it is to augment nothing
     "augmentation": "none",
@@ -19,7 +19,7 @@ UNCHANGED = {  # what training_dataset is told when it is to augment nothing
     "classes": 3,
     "channel_means": [123.68, 116.779, 103.939],
 }
-# What kit.prep.manifest gives of a set, as far as a model is told of it.
+# What kit.data.manifest gives of a set, as far as a model is told of it.
 MANIFEST = {
     "classes": [{"wnid": f"n{i}", "name": f"thing {i}"} for i in range(6)],
     "label_offset": 1,
@@ -60,7 +60,7 @@ def make_shards(tmp_path, classes=3, images=6, train_shards=2, validation_shards
     raw_dir = class_folders(tmp_path / "raw", classes, images)
     index = sources.read_index(raw_dir=raw_dir, validation_fraction=1 / 3, seed=0, subset=False)
     data_dir = tmp_path / "shards"
-    shards.write_shards(
+    writer.write_shards(
         index,
         data_dir=data_dir,
         raw_dir=raw_dir,

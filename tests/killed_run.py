@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from kit.prep import manifest, shards, sources
+from kit.data import manifest
+from kit.prep import sources, writer
 
 LONGEST = 0.25  # seconds that a run is left alive; about what an uninterrupted one takes
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")  # as sys.audit names them, and "open"
@@ -21,7 +22,7 @@ STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")  # as sys.audit names
 
 def write(raw_dir, data_dir, train_shards=24, validation_shards=6):
     index = sources.read_index(raw_dir=raw_dir, validation_fraction=0.2, seed=0, subset=False)
-    return shards.write_shards(
+    return writer.write_shards(
         index,
         data_dir=data_dir,
         raw_dir=raw_dir,
@@ -52,7 +53,7 @@ def run_and_kill(raw_dir, data_dir, seconds) -> bool:
 
 def kill_before_step(raw_dir, data_dir, number) -> str:
     """Kill a run before its step of that number, from 0; give the step, or "" if it has fewer."""
-    reader, writer = os.pipe()
+    reader, pipe = os.pipe()
     child = os.fork()
     if child == 0:
         steps = itertools.count()
@@ -60,13 +61,13 @@ def kill_before_step(raw_dir, data_dir, number) -> str:
         def audit(event, arguments):
             step = event in STEPS or (event == "open" and isinstance(arguments[0], str | Path))
             if step and str(arguments[0]).startswith(str(data_dir)) and next(steps) == number:
-                os.write(writer, f"{event} {Path(arguments[0]).name}".encode())
+                os.write(pipe, f"{event} {Path(arguments[0]).name}".encode())
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(audit)
         write(raw_dir, data_dir, 2, 1)
         os._exit(0)
-    os.close(writer)
+    os.close(pipe)
     status = os.waitpid(child, 0)[1]
     with os.fdopen(reader) as pipe:
         step = pipe.read()

@@ -6,7 +6,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from kit.prep import shards, storage
+from kit.data import storage
+from kit.prep import writer
 from kit.prep.sources import ClassName, Image, Index
 from kit.prep.workers import run_tasks
 
@@ -46,13 +47,13 @@ def main(raw_dir: str, data_dir: str, images: int, size: int) -> None:
     index = make_index(raw_dir, images)
     indexed = peak()
     index.images.append(index.images[0]._replace(split="validation"))
-    plans = shards.plan(index, train_shards=images // SHARD_IMAGES, validation_shards=1, seed=0)
+    plans = writer.plan(index, train_shards=images // SHARD_IMAGES, validation_shards=1, seed=0)
     planned = peak()
     store = {"check": "full", "store_short_side": 0, "store_quality": 90}
     folder = storage.folder(data_dir)
     common = {"folder": folder, "root": raw_dir, "classes": index.classes}
     task = partial(
-        write, partial(shards.write_shard, **common, **store), raw_dir=raw_dir, size=size
+        write, partial(writer.write_shard, **common, **store), raw_dir=raw_dir, size=size
     )
     workers = list(run_tasks(task, plans[:WRITTEN], processes=2))
     found = {"index": indexed - before, "plan": planned - indexed, "worker": max(workers)}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kit.data.manifest import shard_paths
+from kit.data.records import parse_example
 from kit.pipeline import dataset, order, preprocessing
-from kit.prep.manifest import shard_paths
-from kit.prep.records import parse_example
 from tests.images import UNCHANGED, make_shards
 
 CROP = {

@@ -11,8 +11,8 @@ from images import make_shards
 from packaging.requirements import Requirement
 
 import kit.__main__
-from kit import ROOT, doctor, listening
-from kit.training import parity
+from kit import ROOT
+from kit.doctor import checks, exposure, replicas
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_command_finds_this_machine_fit(data_dir, tmp_path):
 
 
 def test_what_hangs_is_a_problem_and_ends_in_exit_code_1(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "SECONDS", 0)
+    monkeypatch.setattr(checks, "SECONDS", 0)
     assert kit.__main__.main(["doctor", "-p", "data_dir", str(tmp_path)]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("problem ")
@@ -65,33 +65,33 @@ def test_an_unknown_parameter_ends_in_exit_code_2(capsys):
 
 
 def test_versions_are_held_against_the_pins():
-    assert doctor._compare(Requirement("keras>=3")).state == "ok"
-    wrong = doctor._compare(Requirement("keras==1.*"))
+    assert checks._compare(Requirement("keras>=3")).state == "ok"
+    wrong = checks._compare(Requirement("keras==1.*"))
     assert wrong.state == "problem"
     assert "the kit is tested with ==1.*; make setup" in wrong.text
-    assert "not installed; make setup" in doctor._compare(Requirement("no-such-package==1")).text
+    assert "not installed; make setup" in checks._compare(Requirement("no-such-package==1")).text
 
 
 def test_shards_are_read_as_far_as_their_manifest_goes(data_dir, tmp_path):
-    assert doctor.shards(data_dir).state == "ok"
-    assert doctor.shards(tmp_path).state == "warning"
-    assert "run notebook 01" in doctor.shards(tmp_path).text
+    assert checks.shards(data_dir).state == "ok"
+    assert checks.shards(tmp_path).state == "warning"
+    assert "run notebook 01" in checks.shards(tmp_path).text
     cut = make_shards(tmp_path)
     shard = cut / "train-00001-of-00002"
     shard.write_bytes(b"short")
-    assert doctor.shards(cut).state == "problem"
-    assert "has 5 bytes" in doctor.shards(cut).text
+    assert checks.shards(cut).state == "problem"
+    assert "has 5 bytes" in checks.shards(cut).text
     shard.unlink()
-    assert doctor.shards(cut).state == "problem"
-    assert "is missing" in doctor.shards(cut).text
+    assert checks.shards(cut).state == "problem"
+    assert "is missing" in checks.shards(cut).text
 
 
 def test_little_room_is_a_problem(data_dir, tmp_path, monkeypatch):
-    assert states(doctor.disks(tmp_path / "not/yet", tmp_path)) == ["ok", "ok"]
-    monkeypatch.setattr(doctor, "LEAST_FREE", 10**18)
-    assert states(doctor.disks(tmp_path / "not/yet", tmp_path)) == ["problem", "problem"]
-    assert states(doctor.disks(tmp_path, data_dir)) == ["problem"]  # the shards are there already
-    assert states(doctor.disks(tmp_path, "gs://bucket/shards")) == ["problem"]
+    assert states(checks.disks(tmp_path / "not/yet", tmp_path)) == ["ok", "ok"]
+    monkeypatch.setattr(checks, "LEAST_FREE", 10**18)
+    assert states(checks.disks(tmp_path / "not/yet", tmp_path)) == ["problem", "problem"]
+    assert states(checks.disks(tmp_path, data_dir)) == ["problem"]  # the shards are there already
+    assert states(checks.disks(tmp_path, "gs://bucket/shards")) == ["problem"]
 
 
 @pytest.fixture
@@ -120,9 +120,9 @@ def jupyter_dirs(tmp_path, monkeypatch):
     ],
 )
 def test_an_open_jupyter_configuration_is_found(jupyter_dirs, name, text, found):
-    assert listening.jupyter() == []
+    assert exposure.jupyter() == []
     (jupyter_dirs.config / name).write_text(text)
-    said = listening.jupyter()
+    said = exposure.jupyter()
     assert len(said) == (found is not None)
     assert not said or found in said[0]
 
@@ -136,7 +136,7 @@ def test_an_open_jupyter_server_is_found(jupyter_dirs):
         "password": False,
     }
     (jupyter_dirs.runtime / "jpserver-1.json").write_text(json.dumps(server))
-    said = listening.jupyter()
+    said = exposure.jupyter()
     assert len(said) == 2
     assert "port 8888 listens on 0.0.0.0" in said[0]
     assert "port 8888 asks for no token" in said[1]
@@ -148,16 +148,16 @@ def test_ports_that_listen_on_every_address_are_told_from_those_on_localhost():
         for opened, address in ((everywhere, "0.0.0.0"), (here, "127.0.0.1")):
             opened.bind((address, 0))
             opened.listen()
-        found = listening.ports_open_to_all()
+        found = exposure.ports_open_to_all()
         assert everywhere.getsockname()[1] in found
         assert here.getsockname()[1] not in found
 
 
 def test_two_replicas_sum_their_ones():
-    assert parity.sum_of_ones(2) == [[2.0], [2.0]]
+    assert replicas.sum_of_ones(2) == [[2.0], [2.0]]
 
 
 def test_replicas_that_differ_are_found(monkeypatch):
     """Each replica's batch norm sees its own images then, which must show in the weights."""
-    monkeypatch.setitem(parity.TINY, "batch_norm", "per_replica")
-    assert parity.difference(2) > 10 * parity.TOLERANCE
+    monkeypatch.setitem(replicas.TINY, "batch_norm", "per_replica")
+    assert replicas.difference(2) > 10 * replicas.TOLERANCE

@@ -12,7 +12,7 @@ import pytest
 
 from kit import ROOT
 from kit.evaluation.comparison import read_predictions
-from kit.inference import Classifier
+from kit.inference.classifier import Classifier
 from tests.images import class_folders, jpeg
 
 SMALL = {

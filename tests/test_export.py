@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit import export, params, runtimes
-from kit.inference import Classifier, load_model
+from kit import params
+from kit.inference import export, formats
+from kit.inference.classifier import Classifier, load_model
 from kit.model.folding import in_float32
 from kit.training import trainer
 from tests import images
@@ -124,7 +125,7 @@ def test_metadata_is_the_models_with_hashes_and_checks(run_dir):
     metadata = json.loads((run_dir / "export" / "saved_model.json").read_text())
     assert metadata["form"] == "saved_model"
     assert [row["name"] for row in metadata["classes"]] == list(NAMES)
-    assert metadata["files"] == runtimes.hashes(path)
+    assert metadata["files"] == formats.hashes(path)
     assert metadata["sha256"] == load_model(run_dir)[1]["sha256"]
     assert metadata["checks"]["max_difference"] <= 1e-4
     assert metadata["checks"]["agreement"] == 1
@@ -144,7 +145,7 @@ def test_export_replaces_the_one_before(tmp_path):
     (tmp_path / "export" / "saved_model").mkdir(parents=True)
     (tmp_path / "export" / "saved_model" / "stray").write_text("of another version")
     export.export_all(run_dir, exports=["saved_model"])
-    runtimes.load(tmp_path / "export" / "saved_model")
+    formats.load(tmp_path / "export" / "saved_model")
     assert not (tmp_path / "export" / "saved_model" / "stray").exists()
 
 
@@ -204,7 +205,7 @@ def test_trained_average_is_what_is_exported(tmp_path):
     manifest = MANIFEST | {"classes": MANIFEST["classes"][:3]}
     trainer.save_model(model, run_dir=tmp_path, manifest=manifest, parameters=parameters)
     export.export_all(tmp_path, exports=["saved_model"])
-    found = np.log(runtimes.load(tmp_path / "export" / "saved_model")(pixels(4, seed=1)))
+    found = np.log(formats.load(tmp_path / "export" / "saved_model")(pixels(4, seed=1)))
     assert np.abs(found - log_probabilities(model, pixels(4, seed=1))).max() > 1e-3
     with model.holding(average=True):
         expected = log_probabilities(model, pixels(4, seed=1))
@@ -222,7 +223,7 @@ def test_int8_states_its_cost_on_the_validation_images(tmp_path):
         tmp_path, exports=forms, calibration=pixels(40, 1), validation=validation
     )
     assert "cost" not in records[0]
-    network = runtimes.load(tmp_path / "export" / "model_int8.tflite")
+    network = formats.load(tmp_path / "export" / "model_int8.tflite")
     found = network(pixels(40, 5)).argmax(axis=1)
     expected = log_probabilities(load_model(tmp_path)[0], pixels(40, 5)).argmax(axis=1)
     cost = records[1]["cost"]
@@ -241,7 +242,7 @@ def test_every_form_gives_what_keras_gives_in_every_runtime(every_form):
     expected = log_probabilities(in_float32(model), shown)
     for form, names in FLOAT.items():
         for runtime in names:
-            network = runtimes.load(run_dir / "export" / export.FILES[form], runtime=runtime)
+            network = formats.load(run_dir / "export" / export.FILES[form], runtime=runtime)
             for batch in (9, 1, 4):  # any number of images, in any order of numbers
                 found = np.log(network(shown[:batch]))
                 np.testing.assert_allclose(found, expected[:batch], atol=1e-4, err_msg=runtime)
@@ -254,7 +255,7 @@ def test_smaller_numbers_give_nearly_what_keras_gives(every_form):
     expected = np.exp(log_probabilities(in_float32(load_model(run_dir)[0]), shown))
     for file, runtime in {"model_int8.tflite": "litert", "model.onnx": "openvino_bf16"}.items():
         try:
-            network = runtimes.load(run_dir / "export" / file, runtime=runtime)
+            network = formats.load(run_dir / "export" / file, runtime=runtime)
         except ValueError as error:  # not every CPU has bfloat16
             assert "this CPU" in str(error)
             continue

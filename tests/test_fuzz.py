@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from images import jpeg, make_shards, png
 
-from kit.prep import boxes, imagenet, manifest, records, storage, verify
+from kit.data import manifest, records, storage
+from kit.prep import boxes, imagenet, verify
 
 FEW, MANY = 40, 420  # cases of each kind: 2,520 in make test-all
 NAME = "train-00000-of-00001"

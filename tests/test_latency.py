@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from kit import export, latency
-from kit.inference import THREADS, Classifier
+from kit.inference import export, latency
+from kit.inference.classifier import THREADS, Classifier
 from kit.machine import cores
 from tests import images
 from tests.exported import NAMES, SIZE, pixels, write_run

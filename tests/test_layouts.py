@@ -9,7 +9,8 @@ import pytest
 from images import jpeg
 from layouts import write
 
-from kit.prep import imagenet, reading, records, shards
+from kit.data import records
+from kit.prep import imagenet, reading, writer
 from kit.prep.sources import read_index
 
 slow = pytest.mark.slow  # needs pyarrow
@@ -83,7 +84,7 @@ def test_shards_are_byte_for_byte_those_of_the_extracted_form(tmp_path, make):
         index = read(tmp_path / f"raw{number}")
         data_dir = tmp_path / f"shards{number}"
         raw_dir = tmp_path / f"raw{number}"
-        shards.write_shards(index, raw_dir=raw_dir, data_dir=data_dir, **PARAMETERS)
+        writer.write_shards(index, raw_dir=raw_dir, data_dir=data_dir, **PARAMETERS)
         written.append({path.name: path.read_bytes() for path in data_dir.glob("*-of-*")})
     assert len(written[0]) == 3
     assert written[0] == written[1]

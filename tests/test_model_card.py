@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from kit import latency, model_card, params
-from kit.evaluation import calibration, comparison, scores
+from kit import params
+from kit.evaluation import calibration, comparison, model_card, scores
+from kit.inference import latency
 from kit.training.trainer import model_metadata
 from tests.images import MANIFEST
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kit.data import records
 from kit.pipeline import order
-from kit.prep import records
 from tests.images import jpeg
 
 SIZES = [

@@ -4,10 +4,10 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
+from kit.data.manifest import read_manifest
 from kit.evaluation import predictions
-from kit.inference import Classifier
+from kit.inference.classifier import Classifier
 from kit.pipeline.dataset import encoded_examples, evaluation_dataset
-from kit.prep.manifest import read_manifest
 from tests.images import make_shards
 
 CLASSES = [{"wnid": f"n{i}", "name": f"class {i}"} for i in range(3)]

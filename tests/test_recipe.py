@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from kit import params, run
+from kit import params
 from kit.model.resnet import resnet50
+from kit.runner import run
 from kit.training import recipe
 from tests import small_training
 

@@ -15,12 +15,14 @@ import keras
 import numpy as np
 import pytest
 
-from kit import export, inference, params, run, runtimes, signals
-from kit.evaluation import guard, predictions, scores
+from kit import params, signals
+from kit.data.manifest import read_manifest
+from kit.evaluation import compatibility, predictions, scores
+from kit.inference import classifier, export, formats
 from kit.model.resnet import resnet50
 from kit.pipeline import dataset
-from kit.prep import demo, shards, sources
-from kit.prep.manifest import read_manifest
+from kit.prep import demo, sources, writer
+from kit.runner import run
 from kit.training import recipe, schedule
 from tests import small_training
 
@@ -115,7 +117,7 @@ def root(tmp_path_factory):
     own = {name: params.load()[name] for name in ("check", "store_short_side", "store_quality")}
     parts = {"train_shards": 2, "validation_shards": 1, "processes": 1, "spark_master": ""}
     where = {"data_dir": root / "shards", "quarantine_budget": 0.0}
-    shards.write_shards(index, **options, **own, **parts, **where)
+    writer.write_shards(index, **options, **own, **parts, **where)
     network = small_training.NETWORK | {"classes": 3, "stage_sizes": [1, 1, 1, 1], "width": 64}
     names = inspect.signature(resnet50).parameters
     made = resnet50(**{name: network[name] for name in names if name in network})
@@ -170,10 +172,10 @@ def test_two_epochs_under_two_replicas_leave_the_model_that_was_validated(name, 
     assert len(rows) == 2
     assert all(math.isfinite(float(row["loss"])) for row in rows)
     assert ("head=False" in capsys.readouterr().out) == (name == "finetune")
-    model, metadata = inference.load_model(given["run_dir"])
+    model, metadata = classifier.load_model(given["run_dir"])
     manifest = read_manifest(given["data_dir"])
-    guard.check_model(model, metadata)
-    guard.check_data(metadata, manifest)
+    compatibility.check_model(model, metadata)
+    compatibility.check_data(metadata, manifest)
     sizes = {side: metadata[side] for side in ("image_size", "resize_side")}
     validation = dataset.evaluation_dataset(
         data_dir=given["data_dir"], split="validation", batch_size=given["batch_size"], **sizes
@@ -190,11 +192,11 @@ def test_two_epochs_under_two_replicas_leave_the_model_that_was_validated(name, 
 def test_a_recipes_exported_model_gives_the_probabilities_of_its_own(root):
     run_dir = trained("torchvision_v2", root)
     (exported,) = export.export_all(run_dir, exports=["saved_model"])
-    model, metadata = inference.load_model(run_dir)
+    model, metadata = classifier.load_model(run_dir)
     side = metadata["image_size"]
     shown = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), dtype="uint8")
     expected = keras.ops.softmax(model(shown, training=False))
-    found = runtimes.load(exported["path"], runtime="tensorflow")(shown)
+    found = formats.load(exported["path"], runtime="tensorflow")(shown)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -220,6 +222,6 @@ def test_a_recipe_that_is_cut_ends_as_the_one_that_was_not(name, root, capsys):
     assert kit_run(name, given) == 0, capsys.readouterr().err
     assert "goes on after step" in capsys.readouterr().err
     assert history(given["run_dir"]) == history(whole)
-    models = [inference.load_model(run_dir)[0] for run_dir in (given["run_dir"], whole)]
+    models = [classifier.load_model(run_dir)[0] for run_dir in (given["run_dir"], whole)]
     for ours, theirs in zip(*[model.get_weights() for model in models], strict=True):
         np.testing.assert_array_equal(ours, theirs)

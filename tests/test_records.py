@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kit.prep import records
+from kit.data import records
 from tests.images import jpeg, picture, png
 
 EXAMPLE = {

@@ -14,8 +14,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from kit import ROOT, execution, params, run
-from kit.training import unfinished
+from kit import ROOT, params
+from kit.runner import execution, run
+from kit.training import run_state
 
 FIRST = """
 import os, sys, time
@@ -101,8 +102,8 @@ def executed(result, name: str):
     return nbformat.read(result.run_dir / "notebooks" / f"{name}.ipynb", as_version=4)
 
 
-def printed(notebook, stream: str) -> list[str]:
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+def printed(executed, stream: str) -> list[str]:
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
     return [output.text for output in outputs if output.get("name") == stream]
 
 
@@ -183,9 +184,9 @@ def test_the_first_failure_stops_the_run_and_ends_with_its_error(tmp_path):
 
 def test_a_kernel_that_dies_is_a_failure_of_its_cell(tmp_path):
     die = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
-    notebook = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", die)
+    page = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", die)
     (tmp_path / "notebooks_done" / "notebooks").mkdir(parents=True)
-    failure = execution.execute_all({notebook: {}}, tmp_path / "notebooks_done", tmp_path)
+    failure = execution.execute_all({page: {}}, tmp_path / "notebooks_done", tmp_path)
     assert failure.startswith("01_first failed in cell [2]; ")
     assert "the kernel died" in failure
 
@@ -193,14 +194,14 @@ def test_a_kernel_that_dies_is_a_failure_of_its_cell(tmp_path):
 def test_an_interrupt_leaves_no_kernel_behind(tmp_path):
     tell = "import os, pathlib\npathlib.Path('part').write_text(str(os.getpid()))"
     sleep = "import time\nos.rename('part', 'pid')\ntime.sleep(60)"
-    notebook = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", tell, sleep)
+    page = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", tell, sleep)
     (tmp_path / "done" / "notebooks").mkdir(parents=True)
     program = (
         "import sys; from pathlib import Path; from kit import execution;"
         "execution.execute_all({Path(sys.argv[1]): {}}, Path('done'), Path.cwd())"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(notebook)],
+        [sys.executable, "-c", program, str(page)],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
@@ -334,7 +335,7 @@ def test_a_folder_without_notebooks_is_one_line(tmp_path):
 
 def test_bad_input_is_refused_before_anything_slow_is_imported():
     program = (
-        "import sys; from kit.run import main; code = main(['run', '-p', 'epochs', 'x']);"
+        "import sys; from kit.runner.run import main; code = main(['run', '-p', 'epochs', 'x']);"
         "sys.exit(code + 10 * len({'tensorflow', 'papermill', 'nbconvert'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
@@ -358,12 +359,12 @@ def test_only_selects_by_prefix_in_the_order_of_the_notebooks(tmp_path):
 
 
 def test_a_notebook_and_params_yaml_must_agree(tmp_path):
-    notebook = write_notebook(tmp_path, "01_first", "epochs: int = 5")
-    assert run.plan({"epochs": 3, "seed": 0}, [notebook]) == {notebook: {"epochs": 3}}
+    page = write_notebook(tmp_path, "01_first", "epochs: int = 5")
+    assert run.plan({"epochs": 3, "seed": 0}, [page]) == {page: {"epochs": 3}}
     with pytest.raises(ValueError, match="01_first.ipynb: epochs is not in params.yaml"):
-        run.plan({"seed": 0}, [notebook])
+        run.plan({"seed": 0}, [page])
     with pytest.raises(ValueError, match="epochs: 'ten' is text, not a whole number"):
-        run.plan({"epochs": "ten"}, [notebook])
+        run.plan({"epochs": "ten"}, [page])
 
 
 def test_a_run_of_some_notebooks_keeps_the_recorded_values_of_the_others(tmp_path):
@@ -437,7 +438,7 @@ def test_a_training_that_would_fail_is_refused_before_hours_of_preparation(wrong
 def test_an_unfinished_training_of_other_parameters_is_refused_before_anything_runs(tmp_path):
     declared = "run_dir: str = ''\nepochs: int = 5\ncheckpoint_minutes: float = 1.0"
     write_notebook(tmp_path, "02_x", declared, "open('ran', 'w')")
-    unfinished.begin(tmp_path / "runs" / "x", {"epochs": 90, "replicas": 4})
+    run_state.begin(tmp_path / "runs" / "x", {"epochs": 90, "replicas": 4})
     result = call(tmp_path, "-p", "run_dir", "runs/x", "-p", "epochs", "100")
     assert result.code == 2
     assert "epochs: 90 there, 100 now" in result.err

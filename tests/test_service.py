@@ -15,8 +15,8 @@ from images import UNCHANGED, make_shards
 from services import Service, holds, positions, read
 
 import kit.__main__
-from kit import run
 from kit.pipeline import dataset, service
+from kit.runner import run
 from kit.training.trainer import compile_model
 from tests.small_training import NETWORK
 

@@ -11,7 +11,8 @@ import layouts
 import pytest
 from images import class_folders, make_shards
 
-from kit.prep import manifest, paths, reading, shards, staging, storage
+from kit.data import manifest, paths, staging, storage
+from kit.prep import reading, writer
 from kit.prep.sources import read_index
 
 REMOTE = "s3://bucket/sets/shards"
@@ -146,7 +147,7 @@ def shards_at_s3(tmp_path_factory, s3):
         raw_dir="s3://bucket/raw/folders", validation_fraction=1 / 3, seed=0, subset=False
     )
     written = manifest.read_manifest(here)["parameters"]
-    shards.write_shards(
+    writer.write_shards(
         index,
         raw_dir="s3://bucket/raw/folders",
         data_dir=REMOTE,

@@ -10,8 +10,8 @@ from images import class_folders, jpeg, make_shards
 from scipy import stats
 from test_shards import write
 
-from kit.prep import manifest
-from kit.prep.records import encode_example
+from kit.data import manifest
+from kit.data.records import encode_example
 from kit.prep.verify import MIXED_DEVIATIONS, deviations, verify
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from kit import ROOT, pictures, plots
+from kit.data import manifest
 from kit.pipeline import augment, dataset, mixing, preprocessing
-from kit.prep import manifest
 
 SIZE = 112
 FILL = (124, 117, 104)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.evaluation.guard import PREDICTIONS
+from kit.evaluation.compatibility import PREDICTIONS
 from kit.evaluation.scores import confidences
 from kit.files import replacing
 

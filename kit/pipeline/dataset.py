@@ -4,8 +4,8 @@ import os
 
 import tensorflow as tf
 
+from kit.data import manifest, records
 from kit.pipeline import augment, mixing, order, preprocessing, service
-from kit.prep import manifest, records
 
 WAITING = 2  # batches that wait for the network; more only fill memory
 

@@ -12,8 +12,8 @@ import sys
 
 import tensorflow as tf
 
+from kit.data import manifest
 from kit.pipeline import preprocessing
-from kit.prep import manifest
 
 SHARDS, RECORDS = 2, 3  # purposes of a permutation; crops and flips use the seed itself and 1
 

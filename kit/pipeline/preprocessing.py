@@ -8,7 +8,7 @@ model (kit/model/resnet.py), so that what crosses to the device is a quarter of 
 import numpy as np
 import tensorflow as tf
 
-from kit.prep.records import MAX_PIXELS
+from kit.data.records import MAX_PIXELS
 
 CROP_SAMPLINGS = ("distorted_box", "random_resized")
 

@@ -22,7 +22,7 @@ import grpc  # TensorFlow's own dependency
 import tensorflow as tf
 from tensorflow.core.protobuf import service_config_pb2
 
-from kit.prep import manifest, storage
+from kit.data import manifest, storage
 
 ADDRESS = re.compile(r"grpc://([^\s/]+:\d+)")
 ANSWER_SECONDS = 5

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kit.data import manifest, records
 from kit.machine import cores
 from kit.pipeline import dataset, preprocessing
-from kit.prep import manifest, records
 
 WARM_UP = 0.5  # of measured_seconds, uncounted: tf.data finds its number of threads meanwhile
 TURNS = 3

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from kit.prep import paths
+from kit.data import paths
 
 BLOCK = 512  # bytes; headers and members begin at multiples of it
 MAX_NAME_BYTES = 2**16  # of a member's long name or its pax header

@@ -8,7 +8,8 @@ import struct
 import zlib
 from array import array
 
-from kit.prep import archives, paths
+from kit.data import paths
+from kit.prep import archives
 
 ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
 META = "meta.mat"

@@ -6,8 +6,9 @@ import io
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kit.prep import archives, boxes, paths
-from kit.prep.paths import printable
+from kit.data import paths
+from kit.data.paths import printable
+from kit.prep import archives, boxes
 
 # The official archives, and their MD5 as image-net.org states it.
 TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kit.prep import archives, paths
-from kit.prep.paths import printable
+from kit.data import paths
+from kit.data.paths import printable
+from kit.prep import archives
 
 IMAGE_SUFFIXES = frozenset((".jpeg", ".jpg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"))
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kit.prep import paths
-from kit.prep.paths import printable
+from kit.data import paths
+from kit.data.paths import printable
 
 SPLITS = {"train": "train", "validation": "validation", "val": "validation"}  # by file name
 NAME = re.compile(r"(.+)_(n\d{8})(\.\w+)", re.DOTALL)  # n01440764_10026_n01440764.JPEG

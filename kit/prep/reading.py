@@ -6,8 +6,9 @@ Any process may call this, also on another machine that sees the same files.
 import numpy as np
 import tensorflow as tf
 
-from kit.prep import boxes, parquet, paths, records
-from kit.prep.paths import printable
+from kit.data import paths, records
+from kit.data.paths import printable
+from kit.prep import boxes, parquet
 
 MAX_FILE_BYTES = 2**28  # of one image; ImageNet's largest has 15 million
 

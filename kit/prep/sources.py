@@ -9,9 +9,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
-from kit.prep import devkit, imagenet, listing, parquet, paths
+from kit.data import paths
+from kit.data.paths import printable
+from kit.prep import devkit, imagenet, listing, parquet
 from kit.prep.boxes import WNID
-from kit.prep.paths import printable
 
 
 class ClassName(NamedTuple):

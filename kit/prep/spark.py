@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import kit
-from kit.prep import manifest
+from kit.data import manifest
 from kit.prep.workers import single_thread
 
 SECONDS_BETWEEN_LOOKS = 0.5  # at the journal, for progress

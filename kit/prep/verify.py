@@ -9,13 +9,13 @@ from contextlib import closing
 import numpy as np
 import tensorflow as tf
 
+from kit.data import manifest, storage
+from kit.data.manifest import REMEDY
+from kit.data.paths import printable
 from kit.files import hash_file
 from kit.machine import cores
-from kit.prep import manifest, storage
-from kit.prep.manifest import REMEDY
-from kit.prep.paths import printable
-from kit.prep.shards import IMAGES_PER_WORKER
 from kit.prep.workers import run_tasks
+from kit.prep.writer import IMAGES_PER_WORKER
 
 ANY_SHARD = re.compile(r"([A-Za-z]+)-(\d{5})-of-(\d{5})")
 NEEDED = ("image/encoded", "image/class/label")  # of each record, to train on it

@@ -10,8 +10,8 @@ from functools import partial
 import keras
 import tensorflow as tf
 
-from kit.training.averaging import WeightAverage
 from kit.training.checks import check_compile
+from kit.training.ema import WeightAverage
 
 
 class TrainingModel(keras.Model):

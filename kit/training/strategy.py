@@ -7,7 +7,7 @@ import signal
 
 import tensorflow as tf
 
-from kit.training import hosts
+from kit.training import cluster
 
 
 def make_strategy(*, replicas):
@@ -16,12 +16,12 @@ def make_strategy(*, replicas):
     Several GPUs, or logical CPUs for tests and teaching, work under MirroredStrategy. One GPU needs
     no strategy, and only without one does Keras compile with XLA (`jit_compile="auto"`).
 
-    With several hosts (kit.training.hosts) `replicas` counts those of each, and the strategy is
+    With several hosts (kit.training.cluster) `replicas` counts those of each, and the strategy is
     MultiWorkerMirroredStrategy: this waits for the other hosts.
 
     Raises ValueError when there are fewer devices.
     """
-    together = hosts.find()
+    together = cluster.find()
     if together.count > 1:
         return multi_worker(together, replicas)
     gpus = tf.config.list_physical_devices("GPU")
@@ -110,11 +110,11 @@ def lost_hosts_named(strategy):
     except tf.errors.OpError as error:
         if not several_hosts(strategy) or "Collective" not in str(error):
             raise
-        cluster = strategy.cluster_resolver.cluster_spec().as_dict()["worker"]
+        addresses = strategy.cluster_resolver.cluster_spec().as_dict()["worker"]
         own = strategy.cluster_resolver.task_id
         numbers = {int(number) for number in re.findall(r"task:(\d+)", str(error))} - {own}
-        names = ", ".join(cluster[number] for number in sorted(numbers or {0}))
-        raise hosts.HostLost(
+        names = ", ".join(addresses[number] for number in sorted(numbers or {0}))
+        raise cluster.HostLost(
             f"lost {names}: see what it said last; this host stops too. The same, started "
             "again on all of them, goes on from the last checkpoint"
         ) from error

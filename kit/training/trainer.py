@@ -9,15 +9,15 @@ import keras
 import tensorflow as tf
 
 from kit import __version__, signals
+from kit.data.manifest import summary as manifest_summary
 from kit.files import hash_file, replacing
 from kit.model.resnet import resnet50
-from kit.prep.manifest import summary as manifest_summary
-from kit.training import losses, strategy, unfinished
-from kit.training.batch_norm import fuse_batch_norms
+from kit.training import losses, run_state, strategy
+from kit.training.backup import Keeper
 from kit.training.checkpoint import Checkpoints
 from kit.training.checks import check_loss, check_optimizer, check_precision, check_saving
 from kit.training.drop_path import drop_as_one
-from kit.training.keeper import Keeper
+from kit.training.layers import fuse_batch_norms
 from kit.training.measurements import Measurements
 from kit.training.optimizers import make_optimizer
 from kit.training.step import TrainingModel, plain
@@ -101,7 +101,7 @@ def fit(
     """Train, and leave in `run_dir` history.csv, a row per epoch, and checkpoints/.
 
     `training(start_step=)` gives endless batches from a step on, `validation` is one pass,
-    `schedule` a callback, `watchers` more of them (kit.training.watching). `training_sizes` lists
+    `schedule` a callback, `watchers` more of them (kit.training.callbacks). `training_sizes` lists
     [epoch, pixels]: from that epoch on, counted from 0, it is `training(start_step=, image_size=)`.
     `parameters` is a dict of what decides the run: one that was cut goes on at the very step of its
     newest checkpoint, one whose model is saved starts anew. The other arguments are those of
@@ -116,7 +116,7 @@ def fit(
     replicas = model.distribute_strategy.num_replicas_in_sync
     parameters = parameters | {"replicas": replicas}
     check_saving(keep_checkpoints=keep_checkpoints, on_save_error=on_save_error)
-    unfinished.begin(run_dir, parameters)
+    run_state.begin(run_dir, parameters)
     with signals.taken_by(signals.Interruption()) as interruption:
         keeper = Keeper(
             Checkpoints(model, folder=Path(run_dir) / "checkpoints", keep=keep_checkpoints),
@@ -186,7 +186,7 @@ def save_model(model, *, run_dir, manifest, parameters):
         metadata = model_metadata(manifest, parameters) | {"sha256": hash_file(path)}
     with replacing(run_dir / "model.json") as path:
         path.write_text(json.dumps(metadata, indent=1, ensure_ascii=False), encoding="utf-8")
-    unfinished.finish(run_dir)
+    run_state.finish(run_dir)
 
 
 def model_metadata(manifest, parameters):

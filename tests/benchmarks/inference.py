@@ -24,12 +24,13 @@ from bench import RESULTS
 from PIL import Image
 from ways.photographs import photographs
 
-from kit import charts, export, latency, params, plots
+from kit import charts, params, plots
+from kit.data.manifest import read_manifest
 from kit.evaluation import tables
-from kit.inference import Classifier, load_model
+from kit.inference import export, latency
+from kit.inference.classifier import Classifier, load_model
 from kit.model.resnet import resnet50
 from kit.pipeline import dataset
-from kit.prep.manifest import read_manifest
 
 RUNS, CALIBRATION, SIDE, RESIZE_SIDE = 200, 64, 224, 256
 MEANS = [123.68, 116.779, 103.939]

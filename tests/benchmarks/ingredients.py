@@ -22,8 +22,8 @@ import tensorflow as tf
 from matplotlib.ticker import PercentFormatter
 
 from kit import params, plots
+from kit.data import manifest
 from kit.pipeline import dataset, preprocessing
-from kit.prep import manifest
 from kit.training import schedule, strategy, trainer
 
 EPOCHS, SIZE, BATCH, WIDTH = 20, 64, 64, 16

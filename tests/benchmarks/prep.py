@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from kit.data import records, storage
 from kit.machine import cores
-from kit.prep import reading, records, shards, sources, storage
+from kit.prep import reading, sources, writer
 from kit.prep.workers import start_worker
 
 ROUNDS = 7
@@ -83,12 +84,12 @@ def take_turns(raw_dir: Path, data_dir: Path) -> dict[str, list[float]]:
     """Run each way once a round, all of them in the same processes, started beforehand."""
     fraction = 1 / 1000  # a validation image of each class; it is left out below
     index = sources.read_index(raw_dir=raw_dir, validation_fraction=fraction, seed=0, subset=False)
-    plans = shards.plan(index, train_shards=SHARDS, validation_shards=1, seed=0)[:SHARDS]
+    plans = writer.plan(index, train_shards=SHARDS, validation_shards=1, seed=0)[:SHARDS]
     common = {"folder": storage.folder(data_dir), "classes": index.classes}
     store = {"root": str(raw_dir), "store_short_side": 0, "store_quality": 90}
     ways = {
-        "header": partial(shards.write_shard, **common, **store, check="header"),
-        "full": partial(shards.write_shard, **common, **store, check="full"),
+        "header": partial(writer.write_shard, **common, **store, check="header"),
+        "full": partial(writer.write_shard, **common, **store, check="full"),
         "decode": partial(convert_as_of_old, **common),
         "copy": partial(copy_bytes, folder=common["folder"]),
     }
@@ -120,7 +121,7 @@ def convert_as_of_old(shard, *, folder, classes) -> None:
     Nothing is checked, hashed or flushed to disk.
     """
     decode = start_coder()
-    with tf.io.TFRecordWriter(folder.path(shard.name)) as writer:
+    with tf.io.TFRecordWriter(folder.path(shard.name)) as file:
         for image in shard.images:
             encoded = Path(image.path).read_bytes()
             height, width, _ = decode(encoded).shape
@@ -134,7 +135,7 @@ def convert_as_of_old(shard, *, folder, classes) -> None:
                 filename=image.name,
                 boxes=[],
             )
-            writer.write(example)
+            file.write(example)
 
 
 def copy_bytes(shard, *, folder) -> None:

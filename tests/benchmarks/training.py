@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kit.training import strategy, trainer, watching
+from kit.training import callbacks, strategy, trainer
 
 ROUNDS, STEPS = 4, 4
 EPOCH = {"steps": 30, "batch_size": 32, "side": 64}  # a short one: what it loses weighs more
@@ -83,7 +83,7 @@ def compiled(precision):
 def fit(model, images, labels, run_dir, *, epochs, steps, before_epoch, validate=1):
     """Call the kit's `fit` as notebook 02 does, on one batch over and over; give its history."""
     same = repeated(images, labels)
-    watchers = watching.watchers(
+    watchers = callbacks.watchers(
         run_dir=run_dir,
         epochs=epochs,
         steps_per_epoch=steps,
@@ -197,14 +197,14 @@ def overhead():
         for number in range(ROUNDS + 1):
             fit(model, images, labels, run_dir, epochs=number + 1, **settings)
             ours.append(time.perf_counter() - begins[-1])
-            callbacks = [keras.callbacks.LearningRateScheduler(begin)]
+            begins = [keras.callbacks.LearningRateScheduler(begin)]
             keras.Model.fit(
                 model,
                 same,
                 validation_data=same.take(10),
                 shuffle=False,
                 steps_per_epoch=EPOCH["steps"],
-                callbacks=callbacks,
+                callbacks=begins,
                 verbose=0,
             )
             theirs.append(time.perf_counter() - begins[-1])

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from kit import plots
+from kit.data import manifest
 from kit.pipeline.dataset import training_dataset
-from kit.prep import manifest
 from kit.training import schedule, trainer
 from kit.training.strategy import make_strategy
 from tests import small_training

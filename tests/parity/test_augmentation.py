@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kit.data.manifest import read_manifest
 from kit.model.resnet import resnet50
 from kit.pipeline import augment, dataset, mixing
-from kit.prep.manifest import read_manifest
 from tests import images, pytorch
 from tests.parity import both
 from tests.test_augment import assert_like_pillow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit.prep import demo, shards, sources
+from kit.prep import demo, sources, writer
 from tests import pytorch
 
 
@@ -13,7 +13,7 @@ def data_dir(tmp_path_factory):
     raw_dir, data_dir = root / "raw", root / "shards"
     demo.make_demo(raw_dir=raw_dir, demo_views=800, seed=0)
     index = sources.read_index(raw_dir=raw_dir, validation_fraction=0.1, seed=0, subset=True)
-    shards.write_shards(
+    writer.write_shards(
         index,
         data_dir=data_dir,
         raw_dir=raw_dir,

@@ -192,7 +192,7 @@ def test_the_average_is_pytorchs_and_timms(timm):
     from timm.utils import ModelEmaV3
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-    from kit.training.averaging import WeightAverage
+    from kit.training.ema import WeightAverage
 
     network = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
     ours = WeightAverage(network, 0.9)

@@ -20,8 +20,8 @@ def watch(data_dir, settings, minutes) -> tuple[float, float]:
 
     The bound: what the process holds before, two groups of shards and a quarter, batches.
     """
+    from kit.data import manifest
     from kit.pipeline import dataset
-    from kit.prep import manifest
 
     shards = manifest.read_manifest(data_dir)["splits"]["train"]["shards"]
     group = settings["shuffle_shards"] * max(shard["bytes"] for shard in shards)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from kit.prep import manifest, records, shards, sources
+from kit.data import manifest, records
+from kit.prep import sources, writer
 from ways.photographs import photographs
 
 PHOTOGRAPHS, COPIES, CLASSES = 1000, 4, 10
@@ -30,7 +31,7 @@ def write_files(raw_dir: Path) -> list[Path]:
 def write_shards(files, data_dir: Path, side: int) -> Path:
     raw_dir = files[0].parents[2]
     index = sources.read_index(raw_dir=raw_dir, validation_fraction=0.1, seed=0, subset=False)
-    shards.write_shards(
+    writer.write_shards(
         index,
         data_dir=data_dir,
         raw_dir=raw_dir,

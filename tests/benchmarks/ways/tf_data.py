@@ -6,8 +6,8 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
+from kit.data import manifest, records
 from kit.pipeline import dataset, order, preprocessing
-from kit.prep import manifest, records
 from ways.pillow import MEANS
 from ways.shards import PHOTOGRAPHS, encoded_of, in_memory
 

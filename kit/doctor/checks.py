@@ -1,0 +1,239 @@
+"""Can this machine train, and is it safe to? A line a check, with the remedy where one is needed.
+
+TensorFlow is asked in a process of its own, which a broken driver may hang or crash.
+"""
+
+import importlib.metadata
+import multiprocessing
+import os
+import platform
+import queue
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from kit.data import storage
+from kit.doctor import exposure
+
+SECONDS = 180  # for all that TensorFlow is asked; it takes ten on two idle cores
+GIB = 2**30
+PINNED = ("tensorflow", "keras", "tensorboard")
+LEAST_FREE = 2 * GIB  # checkpoints of 205 MB each: the last three, the best, the one being written
+REMEDY = "with several GPUs try NCCL_P2P_DISABLE=1, with one see nvidia-smi, with none make setup"
+IMAGENET = "shards of all of ImageNet take 150 GB"
+
+
+class Line(NamedTuple):
+    """What a check found: state is "ok", "warning" or "problem"."""
+
+    state: str
+    text: str
+
+
+def examine(*, run_dir, data_dir):
+    """Give a Line for each check, as they are made; in under a minute, unless a device hangs."""
+    yield from versions()
+    yield machine()
+    yield bfloat16()
+    yield from disks(run_dir, data_dir)
+    yield from reachable()
+    yield driver()
+    yield from asked_apart(data_dir)
+
+
+def versions():
+    """Compare Python's and the packages' versions with those that the kit pins."""
+    yield Line("ok", f"Python {platform.python_version()} on {platform.system()}")
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(text) for text in importlib.metadata.requires("resnet50-kit")]
+    except importlib.metadata.PackageNotFoundError:
+        yield Line("warning", "the kit is not installed, so its pins are unknown; make setup")
+        return
+    for pin in wanted:
+        if pin.name in PINNED and (pin.marker is None or pin.marker.evaluate({"extra": ""})):
+            yield _compare(pin)
+
+
+def _compare(pin):
+    try:
+        found = importlib.metadata.version(pin.name)
+    except importlib.metadata.PackageNotFoundError:
+        return Line("problem", f"{pin.name} is not installed; make setup")
+    if pin.specifier.contains(found):
+        return Line("ok", f"{pin.name} {found}, as pinned ({pin.specifier})")
+    return Line(
+        "problem", f"{pin.name} {found}: the kit is tested with {pin.specifier}; make setup"
+    )
+
+
+def machine():
+    """Say how many cores this process may use, and the machine's memory."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    text = f"{usable} of {os.cpu_count()} cores, {memory:.0f} GiB of memory"
+    if memory < 6:
+        return Line("warning", f"{text}: little for shuffling ImageNet; lower shuffle_shards to 2")
+    return Line("ok", text)
+
+
+def bfloat16():
+    """Say which precision suits the CPU."""
+    path = Path("/proc/cpuinfo")
+    flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
+    found = flags & {"avx512_bf16", "amx_bf16", "bf16"}
+    if found:
+        return Line("ok", f"the CPU has bfloat16 ({', '.join(sorted(found))}): mixed_bfloat16 pays")
+    return Line(
+        "ok", "no bfloat16 instructions seen in the CPU: on it, precision float32 is faster"
+    )
+
+
+def disks(run_dir, data_dir):
+    """Say what is free where the run, and shards that are not there yet, will be written."""
+    for name, folder in (("run_dir", run_dir), ("data_dir", data_dir)):
+        place = storage.folder(folder).local
+        if place is None or (name == "data_dir" and (place / "manifest.json").exists()):
+            continue
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free
+        text = f"{name} {folder}: {free / 1e9:.0f} GB free"
+        if not os.access(place, os.W_OK):
+            yield Line("problem", f"{text}, but {place} cannot be written; choose another {name}")
+        elif free < LEAST_FREE:
+            yield Line("problem", f"{text}: too little; make room, or choose another {name}")
+        else:
+            yield Line("ok", f"{text}; {IMAGENET}" if name == "data_dir" else text)
+
+
+def shards(data_dir):
+    """Say whether data_dir holds whole shards that can be read."""
+    from kit.data import manifest  # which loads TensorFlow
+
+    try:
+        if storage.folder(data_dir).size(manifest.MANIFEST) is None:
+            return Line("warning", f"data_dir {data_dir}: no shards yet; {manifest.REMEDY}")
+        splits = manifest.read_manifest(data_dir)["splits"]
+        paths = [path for split in splits for path in manifest.shard_paths(data_dir, split)]
+        if storage.folder(data_dir).local:
+            for path in paths:
+                with Path(path).open("rb") as shard:
+                    shard.read(1)
+    except (ValueError, OSError, ImportError) as error:
+        return Line("problem", " ".join(str(error).split()))
+    counts = ", ".join(f"{split['images']:,} {name}" for name, split in splits.items())
+    return Line("ok", f"data_dir {data_dir}: {len(paths)} shards, {counts} images")
+
+
+def reachable():
+    """Say whether others on the network reach this user's Jupyter or TensorBoard."""
+    for name, found in (("Jupyter", exposure.jupyter()), ("TensorBoard", exposure.tensorboard())):
+        for text in found:
+            yield Line("problem", text)
+        if not found:
+            yield Line("ok", f"{name}: nothing that lets others in")
+
+
+def driver():
+    """Say what NVIDIA's driver reports."""
+    query = "--query-gpu=name,driver_version,memory.total"
+    try:
+        asked = subprocess.run(
+            ["nvidia-smi", query, "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    except FileNotFoundError:
+        return Line("ok", "no NVIDIA driver: the CPU trains")
+    except subprocess.TimeoutExpired:
+        return Line("problem", "nvidia-smi does not answer: the driver hangs; restart the machine")
+    if asked.returncode:
+        said = " ".join((asked.stdout + asked.stderr).split())
+        return Line("problem", f"nvidia-smi fails ({said}); mend the driver first")
+    return Line("ok", f"NVIDIA's driver sees {'; '.join(asked.stdout.strip().splitlines())}")
+
+
+def asked_apart(data_dir):
+    """Ask for what needs TensorFlow: the shards, the devices, and whether they compute alike."""
+    context = multiprocessing.get_context("spawn")
+    lines = context.Queue()
+    process = context.Process(target=_ask_tensorflow, args=(data_dir, lines), daemon=True)
+    process.start()
+    end, doing = time.monotonic() + SECONDS, "starting"
+    while process.is_alive() or not lines.empty():
+        try:
+            found = lines.get(timeout=0.5)
+        except queue.Empty:
+            if time.monotonic() > end:
+                process.kill()
+                yield Line("problem", f"{doing} was not done in {SECONDS} s; {REMEDY}")
+                return
+        else:
+            if isinstance(found, Line):
+                yield found
+            else:
+                doing = found
+    if process.exitcode:
+        yield Line("problem", f"{doing} ended the process ({process.exitcode}); {REMEDY}")
+
+
+def _ask_tensorflow(data_dir, lines):
+    """Put Lines, and before what may hang or crash its name, into the queue."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TensorFlow's chatter
+    lines.put("loading TensorFlow")
+    try:
+        lines.put(shards(data_dir))
+        for found in _computing():
+            lines.put(found)
+    except Exception as error:
+        lines.put(Line("problem", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+
+
+def _computing():
+    import tensorflow as tf
+
+    from kit.doctor import replicas
+    from kit.training import strategy
+
+    gpus = tf.config.list_physical_devices("GPU")
+    yield _gpus(tf, gpus)
+    if not gpus:
+        strategy.logical_cpus(2)
+    names = replicas.devices()
+    count, called = len(names), ", ".join(names)
+    if count > 1:
+        yield f"an all-reduce over {called}"
+        sums = replicas.sum_of_ones(count)
+        if sums == [[count]] * count:
+            yield Line("ok", f"an all-reduce of ones over {called} gives {count} on each")
+        else:
+            text = f"an all-reduce of ones over {called} gives {sums}, not {count} on each"
+            yield Line("problem", f"{text}; {REMEDY}")
+    yield f"training two steps on {called}"
+    apart = replicas.difference(count)
+    text = f"two training steps on {called} equal one device's to {apart:.0e} of the largest weight"
+    if apart <= replicas.TOLERANCE:
+        yield Line("ok", text)
+    else:
+        yield Line("problem", f"{text}, not to {replicas.TOLERANCE:.0e}; {REMEDY}")
+
+
+def _gpus(tf, gpus):
+    build = tf.sysconfig.get_build_info()
+    if not build["is_cuda_build"]:
+        return Line("ok", "TensorFlow is built for the CPU")
+    built = f"built for CUDA {build['cuda_version']}, cuDNN {build['cudnn_version']}"
+    if gpus:
+        return Line("ok", f"TensorFlow sees {len(gpus)} GPUs ({built})")
+    if shutil.which("nvidia-smi"):
+        return Line(
+            "problem",
+            f"TensorFlow ({built}) sees no GPU, though there is a driver; "
+            "pip install 'tensorflow[and-cuda]==2.21.*' brings CUDA and cuDNN",
+        )
+    return Line("ok", f"TensorFlow sees no GPU ({built}, which are not needed then)")

@@ -1,0 +1,228 @@
+"""A trained model and photographs in; class names with probabilities out."""
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from kit.data import paths, records
+from kit.data.paths import printable
+from kit.files import hash_file
+from kit.inference import formats
+from kit.machine import cores
+from kit.model.folding import deployable
+from kit.pipeline.preprocessing import evaluation_pixels, evaluation_window
+from kit.prep.reading import MAX_FILE_BYTES
+
+METADATA = {"classes": list, "image_size": int, "resize_side": int}
+STORE_QUALITY = 90  # params.yaml's store_quality, for a model.json that does not state it
+BATCH = 32  # photographs in memory at once
+THREADS = 2 * cores()  # that decode: each waits for TensorFlow's own between two photographs
+
+
+def load_model(run_dir):
+    """Load run_dir/model.keras and model.json: the Keras model and the metadata beside it.
+
+    The metadata holds the SHA-256 of model.keras. Raises FileNotFoundError when either is absent,
+    ValueError when model.keras is not the file that model.json tells of (before it is loaded), when
+    either cannot be read, or they disagree on the number of classes.
+    """
+    metadata = _read_metadata(_require(Path(run_dir) / "model.json"))
+    path = _require(Path(run_dir) / "model.keras")
+    found = hash_file(path)
+    if metadata.setdefault("sha256", found) != found:
+        raise ValueError(
+            f"{path} is not the file that model.json beside it tells of (SHA-256 {found[:12]}..., "
+            f"not {metadata['sha256'][:12]}...): copy both again, or train again"
+        )
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} cannot be read as a model, train again: {reason}") from error
+    outputs, classes = model.output_shape[-1], len(metadata["classes"])
+    if outputs != classes:
+        raise ValueError(
+            f"{path} has {outputs} classes and model.json beside it {classes}: "
+            "they are not of the same training; train again or name another run_dir"
+        )
+    return model, metadata
+
+
+class Classifier:
+    """A model ready to classify photographs, on a GPU where there is one, else on a CPU.
+
+    A photograph is the encoded bytes of an image file, its path, or its pixels, uint8 [height,
+    width, 3] or [height, width]. It passes through all that a training image does in preparation
+    and evaluation, so that the network sees the same pixels: formats other than JPEG, and CMYK,
+    become RGB JPEGs; a camera's note on how to turn the image is not followed.
+    """
+
+    def __init__(self, network, metadata, model=None):
+        """Take a network (uint8 [n, size, size, 3] -> float32 probabilities [n, classes], arrays).
+
+        `model` is the Keras model behind it, None for an export.
+        """
+        self.forward = network
+        self.model = model
+        self.metadata = metadata
+        self.classes = metadata["classes"]
+        self.size = {name: metadata[name] for name in ("image_size", "resize_side")}
+
+    @classmethod
+    def from_model(cls, model, metadata):
+        """Take a Keras model that gives logits, and what model.json says of it."""
+        size = metadata["image_size"]
+        compiled = tf.function(
+            partial(deployable(model, image_size=size), training=False),
+            input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)],
+            autograph=False,
+        )
+        return cls(lambda pixels: compiled(pixels).numpy(), metadata, model)
+
+    @classmethod
+    def from_run_dir(cls, run_dir):
+        """Load what notebook 02 left in `run_dir`; errors as in `load_model`."""
+        return cls.from_model(*load_model(run_dir))
+
+    @classmethod
+    def from_export(cls, path, *, runtime=""):
+        """Load an exported file or folder; arguments and errors as in `runtimes.load`."""
+        network = formats.load(path, runtime=runtime)
+        return cls(network, network.metadata)
+
+    def image(self, photo, *, name=None):
+        """Give what the network sees of a photograph: uint8 [image_size, image_size, 3].
+
+        Raises ValueError, with the path or `name`, when it is none that can be decoded whole, and
+        OSError when a file cannot be read.
+        """
+        return self._named(self.pixels, photo, name)
+
+    def photograph(self, photo):
+        """Give the whole photograph, uint8 [height, width, 3], and where in it `image` is.
+
+        That is [ymin, xmin, ymax, xmax], shares of its sides. Raises as `image` does.
+        """
+        whole = self._named(lambda data: _decode(_whole, self._prepare(data)), photo)
+        return whole, evaluation_window(*whole.shape[:2], **self.size).numpy()
+
+    def _named(self, look, photo, name=None):
+        """Give look(encoded bytes); a ValueError is made to say of what."""
+        data = encoded(photo)
+        try:
+            return look(data)
+        except ValueError as error:
+            name = printable(photo) if isinstance(photo, str | Path) else name or "the image"
+            raise ValueError(
+                f"{name} ({len(data):,} bytes) cannot be decoded ({error}); "
+                "give a whole JPEG, PNG, WebP or BMP"
+            ) from error
+
+    def pixels(self, data):
+        """Do as `image`, of bytes; ValueError with the bare reason."""
+        return _decode(partial(evaluation_pixels, **self.size), self._prepare(data))
+
+    def _prepare(self, data):
+        """Give the JPEG that preparation would have stored of the bytes."""
+        return records.prepare(
+            data,
+            records.read_header(data),
+            check="header",
+            store_short_side=self.metadata.get("store_short_side") or 0,
+            store_quality=self.metadata.get("store_quality") or STORE_QUALITY,
+        ).encoded
+
+    def probabilities(self, photos):
+        """Give float32 [photographs, classes], each row summing to 1, for a sequence of them."""
+        rows = [np.empty([0, len(self.classes)], "float32")]
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(photos), BATCH):
+                batch = photos[start : start + BATCH]
+                names = [f"image {number}" for number in range(start, start + len(batch))]
+                images = list(pool.map(lambda p, n: self.image(p, name=n), batch, names))
+                rows.append(self.forward(np.stack(images)))
+        return np.concatenate(rows)
+
+    def classify(self, photo, *, top_k, name=None):
+        """List the `top_k` likeliest classes, at most all, of one photograph: (name, probability).
+
+        Raises as `image` does, and ValueError for a `top_k` under 1.
+        """
+        check_top_k(top_k)
+        row = self.forward(self.image(photo, name=name)[np.newaxis])[0]
+        return [(self.classes[i]["name"], float(row[i])) for i in likeliest(row, top_k)]
+
+
+def encoded(photo):
+    """Give a photograph's encoded bytes: of a path what the file holds, of pixels a BMP of them.
+
+    Raises ValueError for anything else, and for a file too large to be an image; OSError for a file
+    that cannot be read.
+    """
+    if isinstance(photo, bytes):
+        return photo
+    if isinstance(photo, str | Path):
+        return paths.read_file(str(photo), MAX_FILE_BYTES)
+    pixels = np.asarray(photo)
+    if (
+        pixels.dtype != np.uint8
+        or (pixels.ndim, *pixels.shape[2:]) not in ((2,), (3, 3))
+        or not pixels.size
+    ):
+        raise ValueError(
+            f"an array of {pixels.dtype} {list(pixels.shape)} is no photograph: give uint8 "
+            "[height, width, 3] or [height, width], bytes, or a path"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "BMP")  # nothing is lost, and it costs a copy
+    return buffer.getvalue()
+
+
+def _decode(decoder, data):
+    try:
+        with tf.device("CPU:0"):
+            return decoder(data)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError("truncated or damaged") from error
+
+
+def _whole(data):
+    return tf.io.decode_jpeg(data, channels=3).numpy()
+
+
+def likeliest(probabilities, top_k):
+    """Give the class numbers of the `top_k` largest, largest first; of equals the lower first."""
+    return np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+
+
+def check_top_k(top_k):
+    """Raise ValueError for a `top_k` under 1."""
+    if top_k < 1:
+        raise ValueError(f"top_k: {top_k} names no class; give 1 or more")
+
+
+def _require(path):
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there: train a model first (notebook 02), or name another run_dir"
+        )
+    return path
+
+
+def _read_metadata(path):
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [key for key, kind in METADATA.items() if not isinstance(metadata.get(key), kind)]
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read, train again: {error}") from error
+    if wrong:
+        raise ValueError(f"{path} lacks {', '.join(wrong)}: it is not the kit's; train again")
+    formats.check_crop(path, metadata, "train again")
+    return metadata

@@ -1,0 +1,230 @@
+"""A trained model as files that other programs run: SavedModel, ONNX, LiteRT, LiteRT in int8.
+
+Pixels go in as the kit's evaluation preprocessing gives them, uint8; the means are subtracted and
+the softmax is taken inside. OpenVINO reads the ONNX file. A form's converter is imported only when
+the form is asked for: pip install -e '.[export]'.
+"""
+
+import json
+import shutil
+import tempfile
+import warnings
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kit.evaluation.comparison import compare
+from kit.files import replacing
+from kit.inference import formats
+from kit.inference.classifier import load_model
+from kit.model.folding import deployable, in_float32
+from kit.pipeline.preprocessing import evaluation_image
+
+FILES = {
+    "saved_model": "saved_model",
+    "onnx": "model.onnx",
+    "litert": "model.tflite",
+    "litert_int8": "model_int8.tflite",
+}
+TOLERANCE = 1e-4  # of log-probabilities, which are the logits but for a number per image
+LEAST = 1e-30  # float32 has no logarithm of what it rounds to zero
+CHECKED = 32  # images
+FLOAT_OPS = ["SOFTMAX", "FULLY_CONNECTED"]  # in int8, 1,000 classes share 256 probabilities
+
+
+def export_all(run_dir, *, exports, calibration=None, validation=None):
+    """Write the model of `run_dir` in each form of `exports` into run_dir/export, and check it.
+
+    `calibration` is uint8 [n, image_size, image_size, 3]: training images, from whose activations
+    "litert_int8" takes its ranges; the checks use the first of them too, or noise in their absence.
+    `validation`, a dataset of (pixels, labels), tells what its smaller numbers cost in accuracy.
+    Beside each file stands its metadata (runtimes.metadata_path): model.json's, hashes, and what
+    the check found; it comes last, and a file without it is not loaded. Gives a list of {"form",
+    "path", "bytes", "max_difference", "agreement"}: the largest difference of a log-probability
+    from Keras, and the share of the images of the check that get Keras' first choice; of
+    "litert_int8" with a validation also "cost", as `cost` gives it.
+
+    Raises ValueError, before anything is written, for an unknown form, an absent package or lacking
+    calibration; and for a float form that differs by more than TOLERANCE, which is then removed.
+    """
+    formats.check_exports(exports, 0 if calibration is None else len(calibration))
+    model, metadata = load_model(run_dir)
+    size = metadata["image_size"]
+    pixels = _noise(size) if calibration is None else calibration[:CHECKED]
+    with tf.device("CPU:0"):  # a GPU may round convolutions to 10 bits (TF32)
+        expected = keras.ops.log_softmax(in_float32(model)(pixels, training=False)).numpy()
+    network = deployable(model, image_size=size)
+    network = keras.Model(network.input, {"probabilities": network.output})  # the name everywhere
+    write = {
+        "saved_model": partial(write_saved_model, resize_side=metadata["resize_side"]),
+        "onnx": write_onnx,
+        "litert": write_litert,
+        "litert_int8": partial(write_litert_int8, calibration=calibration),
+    }
+    records = []
+    for form in exports:
+        path = Path(run_dir) / "export" / FILES[form]
+        _remove(path)
+        with _quiet():
+            write[form](network, path)
+        described = metadata | {"form": form, "outputs": len(metadata["classes"])}
+        described |= {"files": formats.hashes(path)}
+        described |= {"checks": _check(path, described, pixels, expected)}
+        if form == "litert_int8" and validation is not None:
+            described["checks"]["cost"] = cost(
+                formats.open_export(path, described),
+                lambda images: network.predict_on_batch(images)["probabilities"],
+                validation,
+            )
+        with replacing(formats.metadata_path(path)) as temporary:
+            text = json.dumps(described, indent=1, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+        row = {"form": form, "path": str(path), "bytes": _size(path)}
+        records.append(row | described["checks"])
+    return records
+
+
+def write_saved_model(network, path, *, resize_side):
+    """Write a TensorFlow SavedModel with two signatures, each giving {"probabilities"}.
+
+    "serving_default" takes encoded photographs, image_bytes: string [batch], and decodes, resizes
+    and crops them as evaluation does; "pixels" takes what the other forms take, images. What is no
+    RGB or grey JPEG differs by about one of 255 levels from what preparation makes of it. Of a
+    model that was trained on images stored smaller (store_short_side), send such photographs so.
+    """
+    size = network.input_shape[1]
+    decode = partial(evaluation_image, image_size=size, resize_side=resize_side)
+
+    def from_bytes(image_bytes):
+        with tf.device("CPU:0"):  # the pixels are to be the same beside a GPU
+            square = tf.TensorSpec([size, size, 3], tf.uint8)
+            images = tf.map_fn(decode, image_bytes, fn_output_signature=square)
+        return network(images, training=False)
+
+    def from_pixels(images):
+        return network(images, training=False)
+
+    module = tf.Module()  # Keras' own archive would hold every variable twice
+    module.weights = [weight.value for weight in network.weights]
+    encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
+    signatures = {
+        "serving_default": tf.function(from_bytes, input_signature=[encoded]),
+        "pixels": tf.function(from_pixels, input_signature=[_pixels(network)]),
+    }
+    tf.saved_model.save(module, str(path), signatures)
+
+
+def write_onnx(network, path):
+    """Write an ONNX file: images uint8 [any, size, size, 3] -> probabilities."""
+    network.export(path, format="onnx", input_signature=[_pixels(network)], verbose=False)
+
+
+def write_litert(network, path):
+    """Write a LiteRT (TensorFlow Lite) file in float32."""
+    with _converter(network) as converter:
+        _write(path, converter.convert())
+
+
+def write_litert_int8(network, path, *, calibration):
+    """Write a LiteRT file of 8-bit weights and activations, quantised after training.
+
+    Ranges are those that the images of `calibration` show. The last layer and the softmax stay in
+    float32, which costs 6 MB of weights at 1,000 classes: quantised, probabilities under 1/256 come
+    out as zero and the top five are in no order.
+    """
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=FLOAT_OPS)
+    with _converter(network) as converter, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the debugger's own interpreter is deprecated
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in calibration)
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter, debug_options=options
+        )
+        _write(path, debugger.get_nondebug_quantized_model())
+
+
+def cost(network, original, dataset):
+    """Compare the answers of two networks to (pixels, labels) batches.
+
+    Gives what comparison.compare gives of the images that they get right, and the share of them on
+    which the two agree, "agreement", and top-1 of each, "top1" and "original_top1".
+    """
+    batches = [
+        (labels, network(pixels).argmax(axis=1), original(pixels).argmax(axis=1))
+        for pixels, labels in dataset.as_numpy_iterator()
+    ]
+    labels, ours, theirs = (np.concatenate(column) for column in zip(*batches, strict=True))
+    return compare(ours == labels, theirs == labels) | {
+        "agreement": float((ours == theirs).mean()),
+        "top1": float((ours == labels).mean()),
+        "original_top1": float((theirs == labels).mean()),
+    }
+
+
+def _check(path, metadata, pixels, expected):
+    """Compare an export's log-probabilities with Keras', of one image and of several at once."""
+    with tf.device("CPU:0"):
+        network = formats.open_export(path, metadata)
+        found = np.concatenate([network(pixels[:1]), network(pixels[1:])])
+    found, expected = np.log(np.maximum(found, LEAST)), np.maximum(expected, np.log(LEAST))
+    difference = float(np.abs(found - expected).max())
+    if metadata["form"] != "litert_int8" and not difference <= TOLERANCE:
+        _remove(path)
+        raise ValueError(
+            f"{path}: its log-probabilities differ from Keras' by up to {difference:.2g}, "
+            f"more than {TOLERANCE}; it is removed"
+        )
+    agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return {"max_difference": difference, "agreement": agreement}
+
+
+@contextmanager
+def _quiet():
+    """Keep from a notebook that assets were written; TensorFlow logs it as information."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _remove(path):
+    """Remove an export, its metadata first, so that a part of it is never taken for whole."""
+    formats.metadata_path(path).unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def _noise(size):
+    return np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
+
+
+def _size(path):
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+@contextmanager
+def _converter(network):
+    """Give LiteRT's converter of the network, for any number of images at once."""
+    with tempfile.TemporaryDirectory() as folder:
+        network.export(
+            folder, format="tf_saved_model", input_signature=[_pixels(network)], verbose=False
+        )
+        yield tf.lite.TFLiteConverter.from_saved_model(folder)
+
+
+def _pixels(network):
+    return tf.TensorSpec(network.input_shape, tf.uint8, name="images")
+
+
+def _write(path, content):
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,241 @@
+"""A training that is stopped and goes on, against the same one that was never stopped."""
+
+import contextlib
+import csv
+import functools
+import json
+import os
+import resource
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from kit.pipeline import dataset
+from kit.signals import Preempted
+from kit.training import backup, run_state, schedule
+from tests.images import make_shards
+from tests.small_training import IMAGES, RATES, compiled, train, untrained
+
+ORDER = ("seed", "batch_size", "shuffle_shards", "repeated_augmentation")
+TIMED = {"images_per_second", "input_wait"}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return make_shards(root, classes=3, images=12, train_shards=4, validation_shards=2)
+
+
+@pytest.fixture(scope="module")
+def whole(data_dir, tmp_path_factory):
+    """The run that nothing stops: its folder, weights, and history."""
+    run_dir = tmp_path_factory.mktemp("whole")
+    model = compiled()
+    return run_dir, model, train(model, data_dir, run_dir).history
+
+
+class At(keras.callbacks.Callback):
+    """Do something after a step, counted from 1 through all epochs, or amid a validation."""
+
+    def __init__(self, action, *, step=None, validation=None):
+        super().__init__()
+        self.action, self.step, self.validation = action, step, validation
+
+    def iterations(self):
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.iterations() + 1 == self.step:
+            self.action()
+
+    def on_test_batch_begin(self, batch, logs=None):
+        if batch == 1 and self.iterations() == self.validation:
+            self.action()
+
+
+def terminate(times=1):
+    for _ in range(times):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def rows(run_dir):
+    with (run_dir / "history.csv").open() as file:
+        return [
+            {name: text for name, text in row.items() if name not in TIMED}
+            for row in csv.DictReader(file)
+        ]
+
+
+def test_a_run_stopped_thrice_ends_bit_for_bit_as_one_never_stopped(whole, data_dir, tmp_path):
+    """Amid an epoch, by two SIGTERM at once; amid a validation; and at an epoch's last step."""
+    stops = [
+        (At(lambda: terminate(2), step=3), 3),
+        (At(terminate, validation=8), 8),
+        (At(terminate, step=16), 16),
+    ]
+    for watcher, step in stops:
+        with pytest.raises(Preempted, match=f"SIGTERM: saved after step {step}"):
+            train(compiled(), data_dir, tmp_path, watchers=[watcher])
+    model = compiled()
+    history = train(model, data_dir, tmp_path).history
+
+    run_dir, reference, expected = whole
+    for ours, theirs in zip(model.variables, reference.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    assert rows(tmp_path) == rows(run_dir)
+    assert set(history) == set(expected)
+    assert history["val_top1"] == expected["val_top1"]
+    assert np.isfinite(history["images_per_second"]).all()
+
+
+@pytest.mark.slow
+def test_so_it_does_with_all_that_keeps_a_state_of_its_own(data_dir, tmp_path):
+    """LAMB, an average of the weights, drop path and a rate of each step, on two replicas."""
+    options = {"optimizer": "lamb", "ema_decay": 0.9, "clip_norm": 1.0, "drop_path": 0.5}
+    rates = RATES | {"rate_decay": "cosine", "warmup_epochs": 1, "rate_every": "step"}
+
+    def run(run_dir, *watchers):
+        settings = {"epochs": 2, "schedule": schedule.scheduler(**rates), "watchers": watchers}
+        model = compiled(replicas=2, **options)
+        return model, train(model, data_dir, run_dir, **settings).history
+
+    for stop in (At(terminate, step=3), At(terminate, validation=8)):
+        with pytest.raises(Preempted):
+            run(tmp_path / "cut", stop)
+    (model, history), (whole, expected) = run(tmp_path / "cut"), run(tmp_path / "whole")
+    pairs = zip(state_of(model), state_of(whole), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert history["val_loss"] == expected["val_loss"]
+
+
+def state_of(model):
+    return [*model.variables, *model.optimizer.variables, *model.average.average]
+
+
+def test_a_stopped_notebook_loses_no_step(data_dir, tmp_path):
+    interrupt = functools.partial(os.kill, os.getpid(), signal.SIGINT)
+    model = untrained()
+    with pytest.raises(KeyboardInterrupt, match="saved after step 5"):
+        train(model, data_dir, tmp_path, watchers=[At(interrupt, step=5)])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(Preempted, match="saved after step 7"):  # in the same kernel
+        train(model, data_dir, tmp_path, watchers=[At(terminate, step=7)])
+
+
+def test_other_parameters_are_refused_with_the_difference(data_dir, tmp_path):
+    model = untrained()
+    with pytest.raises(Preempted):
+        train(model, data_dir, tmp_path, watchers=[At(terminate, step=1)])
+    changed = {"seed": 0, "learning_rate": 0.1}
+    with pytest.raises(ValueError, match=r"learning_rate: 0.05 there, 0.1 now"):
+        train(model, data_dir, tmp_path, parameters=changed)
+
+
+def test_a_finished_run_starts_anew(data_dir, tmp_path):
+    model = untrained()
+    train(model, data_dir, tmp_path, epochs=1)
+    run_state.finish(tmp_path)
+    with pytest.raises(Preempted, match="saved after step 2"):
+        train(untrained(), data_dir, tmp_path, watchers=[At(terminate, step=2)])
+    assert rows(tmp_path) == []
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(data_dir, tmp_path):
+    model = untrained()
+
+    def spoil():
+        model.get_layer("logits").kernel.assign(np.full((32, 3), np.nan))
+
+    settings = {name: IMAGES[name] for name in ORDER}
+    names = functools.partial(dataset.batch_names, data_dir=data_dir, **settings)
+    with pytest.raises(RuntimeError, match="loss became nan in epoch 2, at its step 4; "):
+        train(
+            model,
+            data_dir,
+            tmp_path,
+            watchers=[At(spoil, step=12)],
+            batch_names=names,
+            checkpoint_minutes=1e-9,
+        )
+    report = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert report == {"step": 11, "loss": "nan", "images": names(step=11)}
+    assert len(report["images"]) == 4
+    model = untrained()
+    with pytest.raises(Preempted, match="saved after step 12"):  # the last good one was step 11
+        train(model, data_dir, tmp_path, watchers=[At(terminate, step=12)])
+    assert all(np.isfinite(variable.numpy()).all() for variable in model.variables)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_its_step_is_saved(tmp_path):
+    """The loss of that step is finite still, as it is of the weights before."""
+    settings = {"run_dir": tmp_path, "parameters": {}, "steps_per_epoch": 8}
+    settings |= {"checkpoint_minutes": 0.0, "on_save_error": "stop", "batch_names": None}
+    ours = backup.Keeper(None, None, **settings)
+    with pytest.raises(
+        RuntimeError, match="the gradient_norm became inf in epoch 1, at its step 1"
+    ):
+        ours.on_train_batch_end(0, {"loss": 1.0, "gradient_norm": float("inf")})
+
+
+def test_a_trained_model_is_refused_for_a_new_run(data_dir, tmp_path):
+    model = untrained()
+    train(model, data_dir, tmp_path / "one", epochs=1)
+    with pytest.raises(ValueError, match="trained for 8 steps; compile it anew"):
+        train(model, data_dir, tmp_path / "two", epochs=1)
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Let no file of this process grow beyond `size` bytes; Python ignores the signal for it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_without_room_training_stops_and_the_checkpoint_before_is_whole(data_dir, tmp_path):
+    with pytest.raises(Preempted, match="saved after step 5"):
+        train(untrained(), data_dir, tmp_path, watchers=[At(terminate, step=5)])
+    with largest_file(20_000), pytest.raises(OSError, match="a checkpoint could not be written"):
+        train(untrained(), data_dir, tmp_path, checkpoint_minutes=1e-9)
+    assert not list(tmp_path.glob("checkpoints/*/*_temp*"))
+    with pytest.raises(Preempted, match="saved after step 6"):
+        train(untrained(), data_dir, tmp_path, watchers=[At(terminate, step=6)])
+
+
+def test_without_room_training_goes_on_if_asked(whole, data_dir, tmp_path, caplog):
+    with largest_file(20_000):
+        history = train(untrained(), data_dir, tmp_path, on_save_error="continue").history
+    assert history["loss"] == whole[2]["loss"]
+    assert caplog.text.count("training goes on without it") == 3
+    assert not list(tmp_path.glob("checkpoints/*/*.index"))
+
+
+def test_a_folder_that_is_gone_comes_back_with_the_next_checkpoint(data_dir, tmp_path):
+    run_dir = tmp_path / "run"
+
+    def vanish():
+        shutil.rmtree(run_dir)
+
+    with pytest.raises(Preempted, match="saved after step 5"):
+        train(untrained(), data_dir, run_dir, watchers=[At(vanish, step=4), At(terminate, step=5)])
+    with pytest.raises(Preempted, match="saved after step 6"):
+        train(untrained(), data_dir, run_dir, watchers=[At(terminate, step=6)])
+
+
+def test_a_folder_that_takes_nothing_more_stops_training_with_a_clear_line(data_dir, tmp_path):
+    run_dir = tmp_path / "run"
+
+    def block():
+        shutil.rmtree(run_dir)
+        run_dir.write_text("a file stands where the folder was")
+
+    with pytest.raises(OSError, match=r"run: a checkpoint could not be written .*make room"):
+        train(untrained(), data_dir, run_dir, watchers=[At(block, step=4)])

@@ -1,0 +1,172 @@
+"""What a person is told: how far, until when, and when something is off."""
+
+import io
+import re
+import time
+from datetime import datetime
+from functools import partial
+from types import SimpleNamespace
+
+import keras
+import pytest
+import tensorflow as tf
+from jupyter_client.manager import start_new_kernel
+
+from kit.training import callbacks, trainer
+from kit.training.callbacks import Bands, Progress
+from tests.test_trainer import SETTINGS, batches
+
+LOGS = {"loss": 2.5, "top1": 0.25, "images_per_second": 1234.5, "input_wait": 0.2}
+VALIDATION = {"val_loss": 2.0, "val_top1": 0.5}
+
+
+def follow(monkeypatch, *, seconds, epochs=3, steps=10, first=0, live=False):
+    """Give what Progress writes of a training: 5 s of compiling, then `seconds` a step, 20 between.
+
+    `first` is the step that it starts after.
+    """
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    stream = io.StringIO()
+    say = partial(print, file=stream)
+    progress = Progress(epochs=epochs, steps_per_epoch=steps, say=say, live=live)
+    done, clock.now = first, clock.now + 5
+    for epoch in range(first // steps, epochs):
+        progress.set_model(SimpleNamespace(optimizer=SimpleNamespace(iterations=done)))
+        progress.on_epoch_begin(epoch)
+        for batch in range((epoch + 1) * steps - done):
+            clock.now += seconds
+            progress.on_train_batch_end(batch, {"loss": 2.5, "top1": 0.25})
+        done = (epoch + 1) * steps
+        progress.on_test_begin()
+        clock.now += 20
+        progress.on_epoch_end(epoch, LOGS | VALIDATION)
+    progress.on_train_end()
+    return stream.getvalue()
+
+
+def left(text):
+    return re.findall(r"([\d:]+) left", text)
+
+
+def test_in_batch_each_epoch_is_one_line(monkeypatch):
+    lines = follow(monkeypatch, seconds=4).splitlines()
+    told = (
+        "loss 2.500  top-1 25.0%  validation 50.0%  1,234 images/s  input-bound: yes (20% waiting)"
+    )
+    ends = [line[10:] for line in lines]
+    assert all(re.match(r"\d\d:\d\d:\d\d  epoch ", line) for line in lines)
+    assert [end.split("  ")[0] for end in ends] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert all(told in end for end in ends)
+    assert [len(left(end)) for end in ends] == [1, 1, 0]
+
+
+def test_the_time_left_is_that_of_the_steps_with_what_lies_between(monkeypatch):
+    """Ten steps of 4 s and 20 s of validation are a minute; the first epoch's pace lacks the step
+    that compiles, and is 56 s for 9 steps.
+    """
+    first, second = left(follow(monkeypatch, seconds=4))
+    assert first == f"0:02:{round(20 * 56 / 9) - 120:02}"
+    assert second == "0:01:00"
+
+
+def test_a_resumed_epoch_counts_the_steps_that_are_left(monkeypatch):
+    first, *_ = left(follow(monkeypatch, seconds=4, first=14, epochs=4))
+    assert first == f"0:02:{round(20 * (5 * 4 + 20) / 5) - 120:02}"  # 5 timed steps of epoch 2
+
+
+def test_the_live_line_is_one_and_ends_clean(monkeypatch):
+    text = follow(monkeypatch, seconds=4, live=True)
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    redraws = text.rstrip("\n").split("\r")
+    assert redraws[0] == ""
+    for before, after in zip(redraws[1:], redraws[2:], strict=False):
+        assert len(after) >= len(before.rstrip())  # nothing of the longer one stays
+    assert redraws[18].startswith("epoch 2/3  step 4/10  0:01:40 left, ETA ")
+    assert "  loss 2.500  top-1 25.0%  validation 50.0%  1,234 images/s" in redraws[18]
+    assert round(16 * 56 / 9) == 100  # seconds: 16 steps, at the first epoch's pace
+    assert redraws[-2].endswith("validating")
+
+
+def test_steps_of_milliseconds_are_drawn_once_a_second(monkeypatch):
+    text = follow(monkeypatch, seconds=0.01, steps=1000, epochs=1, live=True)
+    assert text.count("step ") == 10 + 1  # and once more where it says that it validates
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (8045, "2:14:05 left, ETA 16:14"),
+        (10 * 3600, "10:00:00 left, ETA Tue 24 Nov 00:00"),
+        (2 * 86400 + 60, "2 days, 0:01:00 left, ETA Wed 25 Nov 14:01"),
+    ],
+)
+def test_the_arrival_names_another_day(seconds, words):
+    assert callbacks.arrival(datetime(2026, 11, 23, 14, 0), seconds=seconds) == words
+
+
+def test_a_front_end_that_could_answer_is_somebody():
+    """Papermill, nbconvert and nbval ask as the first request does, JupyterLab as the second."""
+    manager, client = start_new_kernel()
+    answers = []
+    try:
+        for there in (False, True):
+            client.allow_stdin = there
+            code = (
+                "from kit.training.callbacks import somebody_is_there; print(somebody_is_there())"
+            )
+            client.execute_interactive(
+                code, allow_stdin=there, timeout=120, output_hook=answers.append
+            )
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    texts = [m["content"]["text"].strip() for m in answers if m["msg_type"] == "stream"]
+    assert [text for text in texts if text in ("True", "False")] == ["False", "True"]
+    assert not callbacks.somebody_is_there()
+
+
+def train_within(bands, stop, stream, epochs=3):
+    """Train an epoch a step; give the validation's top-1 after each, and what it ended with."""
+    model = trainer.compile_model(tf.distribute.get_strategy(), **SETTINGS)
+    images, labels = batches(1)
+    data = tf.data.Dataset.from_tensors((images[0], labels[0]))
+    rows = keras.callbacks.History()
+    watched = [Bands(bands, stop=stop, say=partial(print, file=stream)), rows]
+    run = {"epochs": epochs, "steps_per_epoch": 1, "validation_data": data, "verbose": 0}
+    try:
+        model.fit(data.repeat(), callbacks=watched, shuffle=False, **run)
+    except RuntimeError as error:
+        return rows.history["val_top1"], str(error)
+    return rows.history["val_top1"], ""
+
+
+def test_outside_of_a_band_the_training_warns_and_goes_on():
+    stream = io.StringIO()
+    accuracies, error = train_within([[2, 1.0, 1.0], [3, 0.0, 1.0]], False, stream)
+    assert (len(accuracies), error) == (3, "")
+    assert stream.getvalue().count("outside the expected band") == 1
+    assert f"top-1 is {accuracies[1]:.1%} after 2 epochs, not 100.0% to 100.0%" in stream.getvalue()
+
+
+@pytest.mark.parametrize("epochs", [3, 2])  # the band's epoch may be the last
+def test_or_stops_once_the_epoch_is_kept(epochs):
+    accuracies, error = train_within([[2, 1.0, 1.0]], True, io.StringIO(), epochs)
+    assert len(accuracies) == 2
+    assert error.startswith(f"outside the expected band: top-1 is {accuracies[1]:.1%} after 2")
+
+
+@pytest.mark.parametrize(
+    ("top1", "words"),
+    [
+        (0.735, ""),
+        (0.77, ""),
+        (0.734, "top-1 is 73.4% after 100 epochs, not 73.5% to 77.0%. Is the learning rate right"),
+        (0.8, "top-1 is 80.0% after 100 epochs, not 73.5% to 77.0%. Are validation images among"),
+    ],
+)
+def test_a_leak_looks_like_luck(top1, words):
+    verdict = callbacks.judge(100, top1, 0.735, 0.77)
+    assert bool(verdict) == bool(words)
+    assert words in verdict
