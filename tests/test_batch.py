@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.test_inference import COLOURS, colour_model, metadata, solid, write_run
 
 from kit import ROOT
 from kit.inference import batch
 from kit.inference.classifier import BATCH, Classifier
 from kit.pipeline.dataset import encoded_examples
 from tests import images
+from tests.test_classifier import COLOURS, colour_model, metadata, solid, write_run
 
 PLAIN = {"red.png": (255, 0, 0), "green.png": (0, 255, 0), "blue.png": (0, 0, 255)}
 

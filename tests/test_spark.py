@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from images import class_folders, jpeg
-from test_shards import contents, write
+from test_writer import contents, write
 
 pytestmark = [
     pytest.mark.slow,

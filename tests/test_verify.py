@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from images import class_folders, jpeg, make_shards
 from scipy import stats
-from test_shards import write
+from test_writer import write
 
 from kit.data import manifest
 from kit.data.records import encode_example
