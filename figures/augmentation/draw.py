@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from kit import ROOT, pictures, plots
+from kit import ROOT, plots
 from kit.data import manifest
 from kit.pipeline import augment, dataset, mixing, preprocessing
 
@@ -22,7 +22,7 @@ def main(data_dir):
     photographs = one_of_each_class(data_dir)
     drawn = {"operations": changed(photographs[0]), "mixing": mixed(photographs[:6])}
     for name, (images, titles) in drawn.items():
-        figure = pictures.image_grid(images, titles, columns=6)
+        figure = plots.image_grid(images, titles, columns=6)
         figure.set_size_inches(0.7 * figure.get_size_inches())  # below a megabyte
         plots.save(figure, ROOT, f"augmentation/{name}")
 

@@ -24,7 +24,7 @@ from bench import RESULTS
 from PIL import Image
 from ways.photographs import photographs
 
-from kit import charts, params, plots
+from kit import params, plots
 from kit.data.manifest import read_manifest
 from kit.evaluation import tables
 from kit.inference import export, latency
@@ -60,9 +60,9 @@ def measure() -> dict:
     cost = int8_cost(os.environ.get("RUN_DIR"), os.environ.get("DATA_DIR"))
     measured["int8"] = cost
     latency.write_latency(RESULTS.parent, measured)
-    plots.save(charts.latency(measured), RESULTS.parent, "latency")
+    plots.save(plots.latency(measured), RESULTS.parent, "latency")
     title = f"{measured['device']}, forward pass alone"
-    plots.save(charts.throughput(measured["throughput"], title), RESULTS.parent, "throughput")
+    plots.save(plots.batch_throughput(measured["throughput"], title), RESULTS.parent, "throughput")
     show(measured)
     figures = compare(times)
     if cost:

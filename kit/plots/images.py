@@ -1,11 +1,11 @@
-"""Photographs as figures: augmented batches, boxes, mistakes, answers."""
+"""Figures that show images: augmented batches, boxes, mistakes, predictions."""
 
 import math
 
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from kit.plots import DARK, LIGHT, STYLE, new_figure, short
+from kit.plots.style import DARK, LIGHT, STYLE, new_figure, short
 
 
 @STYLE
@@ -30,7 +30,6 @@ def image_grid(images, titles=(), *, boxes=(), columns=4):
     return figure
 
 
-@STYLE
 def label_text(label, classes):
     """Name the class of a label, or with their shares the two largest of a mixed one.
 
@@ -44,6 +43,7 @@ def label_text(label, classes):
     return "\n".join(f"{classes[i].name} {label[i]:.0%}" for i in (first, second))
 
 
+@STYLE
 def crops(image, windows, *, boxes=()):
     """Draw an image with the windows of training crops (white) and its object's boxes (orange).
 
@@ -100,7 +100,7 @@ def heat_maps(images, heats, titles=()):
 
 
 @STYLE
-def top_k(photographs, windows, images, heats, answers, titles=()):
+def predictions(photographs, windows, images, heats, answers, titles=()):
     """Draw a row for each photograph: whole, as the network sees it, and what it takes it for.
 
     Whole with the window (ymin, xmin, ymax, xmax, in [0, 1]) that becomes the image of `images`;

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kit import pictures
+from kit import plots
 
 NAMES = ["cat, house cat", "dog", "horse"]
 SQUARE = np.zeros([20, 20, 3], "uint8")
@@ -14,7 +14,7 @@ def words(labels):
 
 def test_boxes_are_drawn_where_they_are():
     image = np.zeros([20, 40, 3])
-    figure = pictures.image_grid([image, image], boxes=[[[0.25, 0.5, 0.75, 1.0]], []])
+    figure = plots.image_grid([image, image], boxes=[[[0.25, 0.5, 0.75, 1.0]], []])
     first, second = figure.axes
     # ymin, xmin, ymax, xmax of 20 x 40 pixels; the first pixel's outer edge is at -0.5
     for patch in first.patches:
@@ -24,20 +24,20 @@ def test_boxes_are_drawn_where_they_are():
 
 def test_grid_rounds_and_clips_pixels():
     image = np.full([2, 2, 3], [-3.0, 99.6, 300.0])
-    shown = pictures.image_grid([image]).axes[0].images[0].get_array()
+    shown = plots.image_grid([image]).axes[0].images[0].get_array()
     np.testing.assert_array_equal(shown[0, 0], [0, 100, 255])
 
 
 def test_a_label_is_named_and_a_mixed_one_with_its_shares():
     classes = [SimpleNamespace(name=name) for name in ("cat", "dog", "horse")]
-    assert pictures.label_text(1, classes) == "dog"
-    assert pictures.label_text(np.float32([0, 0, 1]), classes) == "horse"
-    assert pictures.label_text(np.float32([0.3, 0, 0.7]), classes) == "horse 70%\ncat 30%"
+    assert plots.label_text(1, classes) == "dog"
+    assert plots.label_text(np.float32([0, 0, 1]), classes) == "horse"
+    assert plots.label_text(np.float32([0.3, 0, 0.7]), classes) == "horse 70%\ncat 30%"
 
 
 def test_mistakes_say_what_is_what():
     worst = [{"label": 0, "prediction": 2, "probability": 0.973}]
-    above, below = pictures.mistakes([SQUARE], [np.ones([20, 20])], worst, NAMES).axes
+    above, below = plots.mistakes([SQUARE], [np.ones([20, 20])], worst, NAMES).axes
     assert above.get_title() == "cat\ntaken for horse, 97%"
     assert below.get_title() == ""
 
@@ -48,7 +48,7 @@ def test_confused_pairs_have_their_own_pictures_in_a_row_each():
         {"label": 1, "prediction": 0, "images": 1, "of": 40, "positions": [3]},
     ]
     shades = [np.full([4, 4, 3], shade) for shade in (10, 20, 30)]
-    first, second, third, empty = pictures.confused_pairs(shades, pairs, NAMES).axes
+    first, second, third, empty = plots.confused_pairs(shades, pairs, NAMES).axes
     shown = [axes.images[0].get_array()[0, 0, 0] for axes in (first, second, third)]
     assert shown == [10, 20, 30] and not empty.images
     assert first.get_title(loc="left") == "cat taken for horse: 12 of 50"
@@ -57,7 +57,7 @@ def test_confused_pairs_have_their_own_pictures_in_a_row_each():
 
 def test_heat_maps_darken_what_is_cold():
     image = np.full([2, 2, 3], 100)
-    figure = pictures.heat_maps([image, image], [np.eye(2), np.ones([2, 2])], ["a", "b"])
+    figure = plots.heat_maps([image, image], [np.eye(2), np.ones([2, 2])], ["a", "b"])
     shown = [axes.images[0].get_array()[..., 0].tolist() for axes in figure.axes]
     plain = [[100, 100], [100, 100]]
     assert shown == [plain, plain, [[100, 20], [20, 100]], plain]
@@ -67,7 +67,7 @@ def test_heat_maps_darken_what_is_cold():
 def test_top_k_puts_the_likeliest_on_top():
     answers = [[("cat", 0.9), ("dog", 0.1)], [("dog", 0.75), ("cat", 0.25)]]
     photos, windows, heats = [SQUARE] * 2, [[0, 0, 1, 1], [0.25, 0, 0.75, 1]], [np.eye(20)] * 2
-    figure = pictures.top_k(photos, windows, photos, heats, answers, ["a.jpg", "b.jpg"])
+    figure = plots.predictions(photos, windows, photos, heats, answers, ["a.jpg", "b.jpg"])
     whole, _, second = figure.axes[3:]
     np.testing.assert_allclose(whole.patches[0].get_bbox().extents, [-0.5, 4.5, 19.5, 14.5])
     assert words(second.get_yticklabels()) == ["dog", "cat"]

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from kit.plots import DARK, DASHES, GREY, LIGHT, PALE, STYLE, new_figure
+from kit.plots.style import DARK, DASHES, GREY, LIGHT, PALE, STYLE, new_figure, thousands
 
 INPUT = {
     "read": "read, cached",
@@ -59,7 +59,7 @@ def latency(measured):
 
 
 @STYLE
-def throughput(rates, title):
+def batch_throughput(rates, title):
     """Draw the forward pass' images/s against the batch, {name: {batch: rate}}, both logarithmic.
 
     Each line is named at its end; names that would touch are moved apart.
@@ -80,7 +80,7 @@ def throughput(rates, title):
     axes.set_xticks(batches, batches, minor=False)
     axes.minorticks_off()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # rates may lie within one decade
-    axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.yaxis.set_major_formatter(FuncFormatter(thousands))
     axes.set_title(title, loc="left")
     return figure
 
@@ -108,7 +108,7 @@ def waterfall(rates, title):
     axes.axhline(len(INPUT) - 0.5, color=GREY, lw=1)  # above it the CPU, below it the device
     axes.set(xscale="log", xlabel="images per second", ylim=(len(stages) - 0.4, -0.6))
     axes.set_xlim(floor, 1.1 * max(rates.values()))
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_major_formatter(FuncFormatter(thousands))
     axes.set_title(title, loc="left")
     axes.grid(axis="y", visible=False)
     return figure
@@ -147,7 +147,7 @@ def supply_and_demand(rows, *, supply, remedies):
     axes.set(xscale="log", xlabel="images per second", ylim=(len(names) - 0.4, -0.7))
     axes.set_xlim(left=floor)
     axes.set_title("What 1, 2, 4 and 8 GPUs take, and what this machine gives", loc="left")
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_major_formatter(FuncFormatter(thousands))
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -173,7 +173,7 @@ def knee(rows, title, *, supply, of, measured=()):
     axes.set_title(title, loc="left")
     axes.set_ylim(0, 1.12 * max(*asked, *[rate for _, rate in measured]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.yaxis.set_major_formatter(FuncFormatter(thousands))
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -188,7 +188,3 @@ def _at_right(axes, column, height, text):
         ha="right",
         va="center",
     )
-
-
-def _thousands(value, _):
-    return f"{value:,.0f}"

@@ -1,0 +1,149 @@
+"""Figures of an evaluation: by class, by confidence, by image size."""
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from kit.plots.style import DARK, DASHES, GREY, LIGHT, NAMED_CLASSES, STYLE, new_figure, short
+
+NUMBERED_CLASSES = 20  # the counts in more cells than this squared cannot be read
+FEW_TO_MANY = ListedColormap(colormaps["inferno_r"](np.linspace(0.22, 1, 256)))  # 1 is no white
+
+
+@STYLE
+def class_accuracy(per_class):
+    """Draw the top-1 accuracy of each class, best first; of many classes, the best and the worst.
+
+    `per_class` is that list of `scores.evaluate`. The dashed line is the mean of the classes.
+    """
+    known = sorted((row for row in per_class if row["images"]), key=lambda row: row["top1"])
+    half = NAMED_CLASSES // 3
+    many = len(known) > NAMED_CLASSES
+    rows = known[:half] + known[-half:] if many else known
+    places = [place + 2 * (many and place >= half) for place in range(len(rows))]
+    figure, [[axes]] = new_figure(9, 1.8 + 0.36 * (places[-1] + 1))
+    axes.barh(places, [row["top1"] for row in rows], height=0.75, color=DARK)
+    for place, row in zip(places, rows, strict=True):
+        axes.text(1.03, place, f"{row['correct']:,} of {row['images']:,}", va="center", color=GREY)
+    if many:
+        text = f"{len(known) - len(rows):,} classes between"
+        axes.text(0.01, half + 0.5, text, va="center", style="italic", color=GREY)
+    mean = np.mean([row["top1"] for row in known])
+    axes.axvline(mean, color=LIGHT, ls=DASHES[1], label=f"mean of the classes, {mean:.1%}")
+    axes.set_yticks(places, [short(row["name"], 24) for row in rows])
+    axes.set(xlabel="top-1 accuracy", xlim=(0, 1.22), ylim=(-0.7, places[-1] + 0.7))
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center")
+    return figure
+
+
+@STYLE
+def confusion(matrix, names):
+    """Draw a confusion matrix [classes, classes], rows the true class.
+
+    Up to NAMED_CLASSES it is coloured by the share of the row and named, up to NUMBERED_CLASSES
+    with its counts too; beyond, a dot per pair of classes is coloured by its count, on a log scale.
+    """
+    matrix = np.asarray(matrix)
+    classes = len(matrix)
+    if classes > NAMED_CLASSES:
+        return _large_confusion(matrix)
+    side = 4.5 + 0.5 * min(classes, 10) + 0.2 * max(classes - 10, 0)
+    figure, [[axes]] = new_figure(side + 1.2, side)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ticks, words = range(classes), [short(name) for name in names]
+    axes.set_xticks(ticks, words, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, words)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if classes <= NUMBERED_CLASSES:
+        for row, column in np.argwhere(matrix):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            count = f"{matrix[row, column]:,}"
+            axes.text(column, row, count, color=colour, ha="center", va="center")
+    bar = figure.colorbar(picture, shrink=0.7, format=PercentFormatter(1, decimals=0))
+    bar.set_label("share of the true class")
+    return figure
+
+
+def _large_confusion(matrix):
+    """Dots, not cells: a cell of 1,000 classes is under a pixel, and the mistakes are rare."""
+    figure, [[axes]] = new_figure(10, 8.5)
+    rows, columns = np.nonzero(matrix)
+    counts = matrix[rows, columns]
+    order = np.argsort(counts, kind="stable")  # the large ones on top
+    dots = axes.scatter(
+        columns[order],
+        rows[order],
+        c=counts[order],
+        s=max(1.8, 480 / len(matrix)) ** 2,  # points squared; the axes are some 480 points wide
+        marker="s",
+        linewidths=0,
+        cmap=FEW_TO_MANY,
+        norm=LogNorm(1, max(2, matrix.max())),
+    )
+    axes.set(xlabel="predicted class, number", ylabel="true class, number", aspect="equal")
+    axes.set(xlim=(-0.5, len(matrix) - 0.5), ylim=(len(matrix) - 0.5, -0.5))
+    bar = figure.colorbar(dots, shrink=0.7, format=FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.set_label("images")
+    return figure
+
+
+@STYLE
+def reliability(calibration):
+    """Draw accuracy against confidence, before and after the temperature.
+
+    `calibration` is of `calibration.calibrate`. A dot's area is its share of the images; on the
+    grey line the network is right as often as it says.
+    """
+    figure, [[axes]] = new_figure(7, 7)
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1.5, ls=DASHES[1])
+    names = {"before": "as trained", "after": f"at temperature {calibration['temperature']:.2f}"}
+    for (part, words), colour in zip(names.items(), (LIGHT, DARK), strict=True):
+        rows = [row for row in calibration[part]["bins"] if row["images"]]
+        sure, right = ([row[key] for row in rows] for key in ("confidence", "accuracy"))
+        areas = 60 + 900 * np.array([row["images"] for row in rows]) / calibration["images"]
+        text = f"{words}: error {calibration[part]['error']:.1%}"
+        axes.scatter(sure, right, areas, color=colour, alpha=0.8, linewidths=0, label=text)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(-0.03, 1.05), ylim=(-0.03, 1.05))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_title(f"{calibration['images']:,} images", loc="left")
+    for handle in figure.legend(loc="outside upper center").legend_handles:
+        handle.set_sizes([120])
+    return figure
+
+
+@STYLE
+def accuracy_by_size(rows, *, training_size):
+    """Draw top-1 against the side of the test crop, with the 95 % intervals.
+
+    `rows` are {"image_size", "top1"}; the dashed line is the size of the training crops.
+    """
+    figure, [[axes]] = new_figure(8, 5)
+    pixels = [row["image_size"] for row in rows]
+    value, low, high = (
+        np.array([row["top1"][key] for row in rows]) for key in ("value", "low", "high")
+    )
+    axes.errorbar(
+        pixels,
+        value,
+        [value - low, high - value],
+        color=DARK,
+        marker="o",
+        capsize=5,
+        elinewidth=1.5,
+    )
+    text = f"size of the training crops, {training_size}"
+    axes.axvline(training_size, color=LIGHT, ls=DASHES[1], label=text)
+    axes.set(xlabel="side of the test crop, pixels", ylabel="top-1 accuracy")
+    axes.set_xticks(pixels)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(loc="outside upper center")
+    return figure
