@@ -1,9 +1,14 @@
-"""Parameters: params.yaml, then a recipe, then what the command line says; nothing unknown."""
+"""Parameters: params.yaml, then a recipe, then what is given by hand; nothing unknown or wrong.
 
-import ast
+Imports no TensorFlow: a wrong value is refused at once.
+"""
+
+import dataclasses
 import difflib
+import html
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +16,26 @@ from pathlib import Path
 import yaml
 
 from kit import ROOT
+from kit.evaluation.sections import Evaluation
+from kit.inference.sections import Export, Inference
+from kit.model.sections import Initial, Network, WeightDecay
+from kit.pipeline.sections import Augmentation, Crop, Mixing, Reading, Resolution, Throughput
+from kit.prep.sections import Preparation
+from kit.sections import Section, free, within
+from kit.training.sections import Devices, Loss, Monitoring, Optimizer, Saving, Schedule
 
 PARAMS = ROOT / "params.yaml"
 RECIPES = Path(__file__).resolve().parent / "recipes"
-
+PATHS = (
+    *("raw_dir", "data_dir", "run_dir", "initial_weights"),
+    *("real_labels", "other_images", "compare_with", "photos", "predictions"),
+)
+# the sections that decide what a training computes
+TRAINING = (
+    *("run", "resolution", "crop", "augmentation", "mixing", "reading", "network"),
+    *("weight_decay", "initial", "devices", "loss", "optimizer", "schedule", "saving"),
+    "monitoring",
+)
 KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -29,38 +50,197 @@ EXPONENT = re.compile(
 )  # what people write, and YAML 1.1 calls text
 
 
-def load(*, recipe: str | None = None, overrides: Mapping | None = None) -> dict:
-    """Give every parameter of params.yaml with its resolved value.
+@dataclasses.dataclass(frozen=True)
+class Run(Section):
+    """Where things are, and what chance depends on."""
+
+    raw_dir: str = free()
+    data_dir: str = free()
+    run_dir: str = free()
+    seed: int = within(0, 2**32 - 1, "take 0")
+    deterministic: bool = free()
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """All parameters, in sections. `sources` tells where each value comes from."""
+
+    run: Run
+    preparation: Preparation
+    resolution: Resolution
+    crop: Crop
+    augmentation: Augmentation
+    mixing: Mixing
+    reading: Reading
+    network: Network
+    weight_decay: WeightDecay
+    initial: Initial
+    devices: Devices
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    saving: Saving
+    monitoring: Monitoring
+    evaluation: Evaluation
+    inference: Inference
+    export: Export
+    throughput: Throughput
+    sources: Mapping[str, str]
+
+    @property
+    def values(self) -> dict:
+        """All values by name, in the order of params.yaml."""
+        return self.flat(*SECTIONS)
+
+    def flat(self, *sections: str) -> dict:
+        """Give the values of some sections by name, in the order of params.yaml."""
+        found = {}
+        for section in sections:
+            found |= vars(getattr(self, section))
+        return {name: found[name] for name in self.sources if name in found}
+
+    def table(self) -> "Table":
+        """Give what a notebook shows of the parameters."""
+        return Table(self.values, self.sources)
+
+
+SECTIONS = {field.name: field.type for field in dataclasses.fields(Parameters)[:-1]}
+
+
+class Table:
+    """Name, value and source of each parameter; those that are not params.yaml's come first."""
+
+    def __init__(self, values: Mapping, sources: Mapping[str, str]):
+        self.rows = sorted(
+            (
+                (name, json.dumps(values[name], ensure_ascii=False), sources[name])
+                for name in values
+            ),
+            key=lambda row: row[2] == PARAMS.name,
+        )
+
+    def __repr__(self) -> str:
+        wide = max(len(name) for name, _, _ in self.rows)
+        return "\n".join(f"{name:{wide}}  {value}  ({where})" for name, value, where in self.rows)
+
+    def _repr_html_(self) -> str:
+        changed = [row for row in self.rows if row[2] != PARAMS.name]
+        rest = self.rows[len(changed) :]
+        return (
+            f"{_html_table(changed)}<details><summary>and {len(rest)} as params.yaml has them"
+            f"</summary>{_html_table(rest)}</details>"
+        )
+
+
+def _html_table(rows) -> str:
+    cells = [[f"<td>{html.escape(str(cell))}</td>" for cell in row] for row in rows]
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
+    head = "<tr><th>parameter</th><th>value</th><th>from</th></tr>"
+    return f"<table>{head}{body}</table>" if rows else ""
+
+
+def load(
+    recipe: str | None = None,
+    overrides: Mapping | None = None,
+    *,
+    folder: str | Path = ROOT,
+    source: str = "given by hand",
+) -> Parameters:
+    """Give every parameter of params.yaml with its resolved value, in sections.
 
     `recipe` is a name in kit/recipes or the path of a YAML file; `overrides` come last, as values
-    or as text from a command line. Raises ValueError for an unknown name or a wrong type,
-    FileNotFoundError for a recipe that is not there.
+    or as text from a command line, where relative paths mean `folder`. In params.yaml and in a
+    recipe they mean the repository's root. `source` is what `sources` says of the overrides.
+
+    Raises ValueError with a line for each thing that is wrong: unknown names, types, limits, and
+    values that do not go together; FileNotFoundError for a recipe that is not there.
     """
-    expected = _read_params()
-    values = dict(expected)
+    expected = read_params()
+    values, sources = dict(expected), dict.fromkeys(expected, PARAMS.name)
+    problems: list[str] = []
+    given = {name: _parse(text, expected.get(name)) for name, text in (overrides or {}).items()}
+    layers = [(given, source, "", Path(folder))]
     if recipe is not None:
-        path = _recipe_path(recipe)
-        values |= _typed(_read(path), expected, f"{path.name}: ")
-    texts = overrides or {}
-    given = {name: _parse(text, expected.get(name)) for name, text in texts.items()}
-    return values | _typed(given, expected)
+        path = recipe_path(recipe)
+        layers.insert(0, (_read(path), f"recipe {path.stem}", f"{path.name}: ", ROOT))
+    for layer, where, prefix, base in layers:
+        typed, wrong = _typed(layer, expected, prefix)
+        problems += wrong
+        values |= {name: _anchored(name, value, base) for name, value in typed.items()}
+        sources |= dict.fromkeys(typed, where)
+    sections, wrong = _sections(values)
+    problems += wrong
+    parameters = None if wrong else Parameters(**sections, sources=sources)
+    if problems or (problems := list(conflicts(parameters))):
+        raise ValueError("\n".join(problems))
+    return parameters
 
 
-def check(values: Mapping) -> None:
-    """Raise ValueError where a parameter in `values` has another type than in params.yaml.
+def load_notebook(namespace: Mapping) -> Parameters:
+    """Give the parameters of a notebook, whose names are `namespace`: call it with `globals()`.
 
-    Other names are none of its business, so that a notebook can say `params.check(globals())`.
+    Its variable `recipe` names a recipe; every other one that is named as a parameter and is not
+    None overrides it, whether the parameters cell or papermill has set it. Relative paths mean the
+    folder that papermill was started in, and the repository's root for a notebook that is open in
+    JupyterLab. From then on the working folder is the repository's root.
     """
-    for name, like in _read_params().items():
-        if name in values:
-            convert(name, values[name], like)
+    given = {name: namespace[name] for name in read_params() if namespace.get(name) is not None}
+    here = Path.cwd()
+    folder = ROOT if here == ROOT / "notebooks" else here
+    recipe = namespace.get("recipe") or None
+    parameters = load(recipe, given, folder=folder, source="this notebook")
+    os.chdir(ROOT)
+    return parameters
 
 
-def declared(notebook_path: str | Path) -> dict:
-    """Give the names and literal values of the notebook's cell tagged `parameters`.
+def conflicts(parameters: Parameters):
+    """Give a line for each pair of values, of different sections, that do not go together."""
+    schedule, devices = parameters.schedule, parameters.devices
+    late = [e for e, _ in parameters.resolution.training_sizes if e >= schedule.epochs]
+    if late:
+        yield (
+            f"training_sizes: epoch {late[0]} never comes, for there are {schedule.epochs}, "
+            "counted from 0; leave it out"
+        )
+    if devices.replicas and schedule.batch_size % devices.replicas:
+        yield divides_badly(schedule.batch_size, devices.replicas)
+    try:
+        parameters.mixing.check_batch(schedule.batch_size)
+    except ValueError as error:
+        yield str(error)
+    if parameters.reading.data_service and parameters.run.deterministic:
+        yield (
+            "deterministic: true cannot be had from a data_service, whose workers answer in any "
+            'order; take deterministic: false, or data_service: ""'
+        )
 
-    Raises ValueError when there is not exactly one such cell, or when one of its lines is not an
-    annotated literal (`name: type = value`).
+
+def divides_badly(batch_size: int, replicas: int) -> str:
+    """Say that a batch does not divide among the replicas, and which would."""
+    down = batch_size // replicas * replicas
+    nearest = f"{down} or {down + replicas}" if down else replicas
+    return f"batch_size: {batch_size} does not divide among {replicas} replicas; take {nearest}"
+
+
+def meanings() -> dict[str, str]:
+    """Give what params.yaml says of each parameter, in its comments."""
+    found, name = {}, ""
+    for line in PARAMS.read_text(encoding="utf-8").splitlines():
+        if match := re.fullmatch(r"(\w+): .*?\s# (.*)|\s+# (.*)", line):
+            name = match[1] or name
+            found[name] = f"{found.get(name, '')} {match[2] or match[3]}".strip()
+    return found
+
+
+def recipes() -> dict[str, Path]:
+    """Give the files of the recipes by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def declared(notebook_path: str | Path) -> list[str]:
+    """Give the names in the notebook's cell tagged `parameters`.
+
+    Raises ValueError for a file that is no notebook, or has not exactly one such cell.
     """
     name = Path(notebook_path).name
     try:
@@ -70,19 +250,69 @@ def declared(notebook_path: str | Path) -> dict:
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
         raise ValueError(f"{name}: {len(tagged)} cells are tagged `parameters`; tag exactly one")
-    found = {}
-    for line in "".join(tagged[0]["source"]).splitlines():
+    return re.findall(r"^(\w+)\s*[:=]", "".join(tagged[0]["source"]), re.MULTILINE)
+
+
+def read_params() -> dict:
+    """Read params.yaml, whose values are the types; 1e-4 there would make a number text."""
+    values = _read(PARAMS)
+    for name, value in values.items():
+        for element in value if isinstance(value, list) else [value]:
+            if isinstance(element, str) and EXPONENT.fullmatch(element):
+                _scalar(f"{PARAMS.name}: {name}", element, 0.0)
+    return values
+
+
+def recipe_path(recipe: str) -> Path:
+    """Give the file of a recipe: a name in kit/recipes, or a path."""
+    path = Path(recipe)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = RECIPES / f"{recipe}.yaml"
+    if not path.is_file():
+        close = difflib.get_close_matches(str(recipe), recipes(), n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise FileNotFoundError(
+            f"recipe {recipe!r}: no such file; {hint}kit/recipes has: {', '.join(recipes())}"
+        )
+    return path
+
+
+def _sections(values: Mapping) -> tuple[dict[str, Section], list[str]]:
+    sections, problems = {}, []
+    for name, section in SECTIONS.items():
+        fields = [field.name for field in dataclasses.fields(section)]
         try:
-            for node in ast.parse(line).body:
-                found[node.target.id] = ast.literal_eval(node.value)
-        except (AttributeError, SyntaxError, ValueError):
-            raise ValueError(
-                f"{name}: parameters cell: {line!r} is no `name: type = literal  # comment`"
-            ) from None
-    return found
+            sections[name] = section(**{field: values[field] for field in fields})
+        except ValueError as error:
+            problems += str(error).splitlines()
+    return sections, problems
 
 
-def convert(name: str, value, like):
+def _typed(given: Mapping, expected: Mapping, prefix: str) -> tuple[dict, list[str]]:
+    """Give the values in the types of `expected`, and a line for each that has none or another."""
+    typed, problems = {}, []
+    for name, value in given.items():
+        if name not in expected:
+            close = difflib.get_close_matches(str(name), expected, n=1)
+            hint = f"did you mean {close[0]}?" if close else "params.yaml lists them all"
+            problems.append(f"{prefix}{name}: no such parameter; {hint}")
+            continue
+        try:
+            typed[name] = _convert(prefix + name, value, expected[name])
+        except ValueError as error:
+            problems.append(str(error))
+    return typed, problems
+
+
+def _anchored(name: str, value, folder: Path):
+    """Give a path from the repository's root, where it lies in it, or else the whole path."""
+    if name not in PATHS or not value or "://" in value:
+        return value
+    path = Path(os.path.normpath(folder / Path(value).expanduser()))
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def _convert(name: str, value, like):
     """Give `value` in the type of `like`: a whole number may stand where a number is expected.
 
     Raises ValueError for any other difference of type, in a list's elements too.
@@ -94,7 +324,10 @@ def convert(name: str, value, like):
 
 def _scalar(name, value, like):
     if type(like) is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name}: a number of {len(str(value))} digits is too large") from None
     if type(value) is not type(like):
         kind = KINDS.get(type(value), type(value).__name__)
         expected = "a number" if type(like) is float else KINDS[type(like)]
@@ -121,15 +354,6 @@ def _yaml_float(exponent: re.Match) -> str:
     return f"{whole}{fraction or '.0'}e{sign or '+'}{power}"
 
 
-def _typed(given: Mapping, expected: Mapping, where: str = "") -> dict:
-    for name in given:
-        if name not in expected:
-            close = difflib.get_close_matches(str(name), expected, n=1)
-            hint = f"did you mean {close[0]}?" if close else "params.yaml lists them all"
-            raise ValueError(f"{where}{name}: no such parameter; {hint}")
-    return {name: convert(where + name, value, expected[name]) for name, value in given.items()}
-
-
 def _parse(text, like):
     """Give the value of a command-line text; a text where text is expected stays as it is."""
     if not isinstance(text, str) or isinstance(like, str):
@@ -142,16 +366,6 @@ def _parse(text, like):
     return float(text) if exponent and type(like) is float else value
 
 
-def _read_params() -> dict:
-    """Read params.yaml, whose values are the types; 1e-4 there would make a number text."""
-    values = _read(PARAMS)
-    for name, value in values.items():
-        for element in value if isinstance(value, list) else [value]:
-            if isinstance(element, str) and EXPONENT.fullmatch(element):
-                _scalar(f"{PARAMS.name}: {name}", element, 0.0)
-    return values
-
-
 def _read(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -160,13 +374,3 @@ def _read(path: Path) -> dict:
     if not isinstance(values, dict):
         raise ValueError(f"{path.name}: no parameters; write one `name: value` a line")
     return values
-
-
-def _recipe_path(recipe: str) -> Path:
-    path = Path(recipe)
-    if path.suffix not in {".yaml", ".yml"}:
-        path = RECIPES / f"{recipe}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(found.stem for found in RECIPES.glob("*.yaml")))
-        raise FileNotFoundError(f"recipe {recipe!r}: no such file; kit/recipes has: {names}")
-    return path

@@ -1,0 +1,21 @@
+"""The parameters of evaluation."""
+
+from dataclasses import dataclass
+
+from kit.sections import Section, all_of, free, limited
+
+
+def sizes(value) -> str:
+    wrong = [size for size in value if type(size) is not int or size < 32]
+    return f"{wrong[0]} is no whole number of pixels of 32 or more" if wrong else ""
+
+
+@dataclass(frozen=True)
+class Evaluation(Section):
+    """What is scored beside the single centre crop."""
+
+    test_views: list = all_of("flip", "ten_crop")
+    test_sizes: list = limited(sizes)
+    real_labels: str = free()
+    other_images: str = free()
+    compare_with: str = free()
