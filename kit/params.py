@@ -99,6 +99,11 @@ class Parameters:
             found |= vars(getattr(self, section))
         return {name: found[name] for name in self.sources if name in found}
 
+    @property
+    def training(self) -> dict:
+        """The values that decide what a training computes, by name."""
+        return self.flat(*TRAINING)
+
     def table(self) -> "Table":
         """Give what a notebook shows of the parameters."""
         return Table(self.values, self.sources)
@@ -202,8 +207,8 @@ def conflicts(parameters: Parameters):
             f"training_sizes: epoch {late[0]} never comes, for there are {schedule.epochs}, "
             "counted from 0; leave it out"
         )
-    if devices.replicas and schedule.batch_size % devices.replicas:
-        yield divides_badly(schedule.batch_size, devices.replicas)
+    if devices.replicas:
+        yield from devices.divided_badly(devices.replicas, schedule.batch_size)
     try:
         parameters.mixing.check_batch(schedule.batch_size)
     except ValueError as error:
@@ -213,13 +218,6 @@ def conflicts(parameters: Parameters):
             "deterministic: true cannot be had from a data_service, whose workers answer in any "
             'order; take deterministic: false, or data_service: ""'
         )
-
-
-def divides_badly(batch_size: int, replicas: int) -> str:
-    """Say that a batch does not divide among the replicas, and which would."""
-    down = batch_size // replicas * replicas
-    nearest = f"{down} or {down + replicas}" if down else replicas
-    return f"batch_size: {batch_size} does not divide among {replicas} replicas; take {nearest}"
 
 
 def meanings() -> dict[str, str]:

@@ -14,7 +14,7 @@ class Preempted(Exception):
 
 
 @contextlib.contextmanager
-def taken_by(handler):
+def handled_by(handler):
     """Hand SIGTERM and SIGINT to `handler` while the block runs; gives the handler.
 
     Only the main thread of a process can take them: in another one nothing changes.

@@ -216,7 +216,7 @@ def test_an_interrupt_leaves_no_kernel_behind(tmp_path):
 TRAIN = """
 import os, signal, time
 from kit import signals
-with signals.taken_by(signals.Interruption()) as interruption:
+with signals.handled_by(signals.Interruption()) as interruption:
     os.rename("part", "pid")
     while not interruption.signal:
         time.sleep(0.05)

@@ -15,7 +15,7 @@ def send(number):
 
 def test_a_signal_is_noted_and_the_process_goes_on():
     before = signal.getsignal(signal.SIGTERM)
-    with signals.taken_by(signals.Interruption()) as interruption:
+    with signals.handled_by(signals.Interruption()) as interruption:
         assert interruption.signal is None
         send(signal.SIGTERM)
         send(signal.SIGTERM)
@@ -25,7 +25,7 @@ def test_a_signal_is_noted_and_the_process_goes_on():
 
 
 def test_the_second_ctrl_c_ends_at_once():
-    with signals.taken_by(signals.Interruption()) as interruption:
+    with signals.handled_by(signals.Interruption()) as interruption:
         send(signal.SIGINT)
         assert isinstance(interruption.error("saved"), KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -36,7 +36,7 @@ def test_outside_the_main_thread_nothing_is_taken():
     found = []
 
     def look():
-        with signals.taken_by(signals.Interruption()):
+        with signals.handled_by(signals.Interruption()):
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=look)
@@ -46,7 +46,7 @@ def test_outside_the_main_thread_nothing_is_taken():
 
 
 def test_without_a_kernel_there_is_nothing_to_wait_for():
-    with signals.taken_by(signals.Forwarder()) as forwarder, pytest.raises(KeyboardInterrupt):
+    with signals.handled_by(signals.Forwarder()) as forwarder, pytest.raises(KeyboardInterrupt):
         send(signal.SIGTERM)
     assert forwarder.signal == signal.SIGTERM
 
@@ -59,7 +59,7 @@ def test_a_kernel_is_asked_to_end_and_killed_when_it_does_not(number, monkeypatc
     program = [sys.executable, "-c", f"{deaf}; {wait}"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as kernel:
         kernel.stdout.readline()  # it listens by now
-        with signals.taken_by(signals.Forwarder()) as forwarder:
+        with signals.handled_by(signals.Forwarder()) as forwarder:
             forwarder.kernel = kernel.pid
             send(number)
             said = kernel.stdout.read()

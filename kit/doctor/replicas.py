@@ -6,34 +6,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kit import params
+from kit.model.resnet import resnet50
+from kit.training.losses import ClassificationLoss
+from kit.training.optimizers import make_optimizer
+from kit.training.step import training_model
 from kit.training.strategy import make_strategy, mirrored
-from kit.training.trainer import compile_model
 
 STEPS = 2
+CLASSES = 4
 TOLERANCE = 1e-4  # of the largest weight: float32, whose sums come in another order
 TINY = {
-    "classes": 4,
-    "version": "1.5",
-    "channel_means": [128.0, 128.0, 128.0],
+    "stage_sizes": [1, 1],
     "batch_norm": "synchronized",  # only so does the batch's division change nothing
     "batch_norm_momentum": 0.9,
-    "batch_norm_epsilon": 1e-5,
-    "zero_gamma": False,
-    "blur_pool": False,
-    "drop_path": 0.0,
-    "weight_decay": 1e-4,
-    "weight_decay_skips": ["norm", "bias"],
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "precision": "float32",
-    "optimizer": "sgd",
-    "clip_norm": 0.0,
-    "loss": "cross_entropy",
-    "label_smoothing": 0.0,
-    "target_threshold": 0.0,
-    "ema_decay": 0.0,
-    "width": 4,
-    "stage_sizes": (1, 1),
 }
 
 
@@ -86,9 +72,18 @@ def _trained(replicas, images_for):
         strategy, device = mirrored(("CPU:0",)), contextlib.nullcontext()
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (STEPS * 4 * images_for, 32, 32, 3), dtype=np.uint8)
-    labels = generator.integers(0, TINY["classes"], len(images))
+    labels = generator.integers(0, CLASSES, len(images))
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4 * images_for)
     with device:
-        model = compile_model(strategy, **TINY)
+        model = _compiled(strategy)
         model.fit(data, verbose=0, shuffle=False)
     return [np.asarray(variable.value) for variable in model.trainable_variables]
+
+
+def _compiled(strategy):
+    p = params.load(overrides=TINY)
+    with strategy.scope():
+        model = training_model(resnet50(p.network, classes=CLASSES, decay=p.weight_decay, width=4))
+        optimizer = make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate)
+        model.compile(optimizer, loss=ClassificationLoss(p.loss))
+    return model

@@ -9,113 +9,48 @@ from functools import partial
 
 import keras
 
-VERSIONS = ("1", "1.5", "2")
-BATCH_NORMS = ("per_replica", "synchronized")
-UNDECAYED = ("norm", "bias")  # what weight decay may leave out
+from kit.model.sections import UNDECAYED
+
 EXPANSION = 4  # a bottleneck's last 1x1 has four times the filters of its 3x3
 
 
-def resnet50(
-    *,
-    classes,
-    version,
-    stage_sizes,
-    channel_means,
-    batch_norm,
-    batch_norm_momentum,
-    batch_norm_epsilon,
-    zero_gamma,
-    blur_pool,
-    drop_path,
-    weight_decay,
-    weight_decay_skips,
-    width=64,
-):
+def resnet50(network, *, classes, decay=None, width=64):
     """Build the network: pixels [batch, height, width, 3] -> logits [batch, classes].
 
-    Pixels are RGB in [0, 255], uint8 or float: the means are subtracted inside the graph, so that
-    an exported model needs no preprocessing but the resize. Logits are float32 under every dtype
-    policy. `stage_sizes` counts the blocks of each stage. `batch_norm` names the images of a step
-    over which a channel is normalised: those of each replica, or of all. `weight_decay` counts as
-    in TensorFlow's `l2_loss`: times half the squared sum of each kernel, and of what else
-    `weight_decay_skips` ("norm", "bias") does not leave out. A smaller `width` makes the same
-    network for tests. For `blur_pool` see `blur`, for `drop_path` see `drop_rates`.
-
-    Raises ValueError for what makes no network.
+    `network` is the section Network. Pixels are RGB in [0, 255], uint8 or float: the means are
+    subtracted inside the graph, so that an exported model needs no preprocessing but the resize.
+    Logits are float32 under every dtype policy. `stage_sizes` counts the blocks of each stage.
+    `batch_norm` names the images of a step over which a channel is normalised: those of each
+    replica, or of all. `decay`, the section WeightDecay, adds an L2 loss as TensorFlow's `l2_loss`
+    counts it: half the squared sum of each kernel, and of what else `weight_decay_skips` does not
+    leave out. A smaller `width` makes the same network for tests. For `blur_pool` see `blur`, for
+    `drop_path` see `drop_rates`.
     """
-    check_rules(
-        version=version,
-        stage_sizes=stage_sizes,
-        channel_means=channel_means,
-        batch_norm=batch_norm,
-        batch_norm_momentum=batch_norm_momentum,
-        batch_norm_epsilon=batch_norm_epsilon,
-        zero_gamma=zero_gamma,
-        drop_path=drop_path,
-        weight_decay_skips=weight_decay_skips,
-    )
-    decay, decays = decays_of(weight_decay, weight_decay_skips)
-    conv = partial(convolution, decay=decay)
-    numbers = {"momentum": batch_norm_momentum, "epsilon": batch_norm_epsilon}
-    together = {"synchronized": batch_norm == "synchronized"}
-    norm = partial(batch_normalization, **numbers, **together, decay=decays["norm"])
+    regularizers = l2_regularizers(decay)
+    conv = partial(convolution, decay=regularizers["kernel"])
+    norm = partial(batch_normalization, network=network, decay=regularizers["norm"])
     images = keras.Input((None, None, 3), name="images")
-    x = subtract_means(images, channel_means)
-    x = stem(x, width, conv, norm, activate=version != "2")
-    block = block_of(version, zero_gamma, conv=partial(conv, blur_pool=blur_pool), norm=norm)
-    for stage, rates in enumerate(drop_rates(stage_sizes, drop_path), start=1):
-        x = residual_stage(x, stage, rates, width, block)
-    if version == "2":
+    x = subtract_means(images, network.channel_means)
+    preactivated = network.resnet_version == "2"
+    x = stem(x, width, conv, norm, activate=not preactivated)
+    block = block_of(network, conv=partial(conv, blur_pool=network.blur_pool), norm=norm)
+    rates = drop_rates(network.stage_sizes, network.drop_path)
+    for stage, stage_rates in enumerate(rates, start=1):
+        x = residual_stage(x, stage, stage_rates, width, block)
+    if preactivated:
         x = norm(x, name="head_norm")
         x = relu(x, name="head_relu")
-    logits = head(x, classes, decay, decays["bias"])
-    return keras.Model(images, logits, name=f"resnet50_v{version.replace('.', '_')}")
+    logits = head(x, classes, regularizers)
+    version = network.resnet_version.replace(".", "_")
+    return keras.Model(images, logits, name=f"resnet50_v{version}")
 
 
-def check_rules(
-    *,
-    version,
-    stage_sizes,
-    channel_means,
-    batch_norm,
-    batch_norm_momentum,
-    batch_norm_epsilon,
-    zero_gamma,
-    drop_path,
-    weight_decay_skips,
-):
-    """Raise ValueError unless these make a network together."""
-    if version not in VERSIONS:
-        raise ValueError(f'version: "{version}" is not one of {", ".join(VERSIONS)}')
-    if not stage_sizes or any(type(blocks) is not int or blocks < 1 for blocks in stage_sizes):
-        raise ValueError(f"stage_sizes: {stage_sizes} are no blocks of each stage; [3, 4, 6, 3]?")
-    if len(channel_means) != 3:
-        raise ValueError(f"channel_means: {channel_means} are not three; name those of R, G and B")
-    if batch_norm not in BATCH_NORMS:
-        raise ValueError(f'batch_norm: "{batch_norm}" is not one of {", ".join(BATCH_NORMS)}')
-    if not 0 <= batch_norm_momentum < 1:
-        raise ValueError(
-            f"batch_norm_momentum: {batch_norm_momentum} is no share from 0 to below 1; take 0.9"
-        )
-    if not batch_norm_epsilon > 0:
-        raise ValueError(f"batch_norm_epsilon: {batch_norm_epsilon} is not above 0; take 1.0e-5")
-    if version == "2" and zero_gamma:
-        raise ValueError(
-            "zero_gamma: true has no meaning in version 2, whose branches end in a convolution"
-        )
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path: {drop_path} is no chance; take one from 0 to below 1")
-    for kind in weight_decay_skips:
-        if kind not in UNDECAYED:
-            raise ValueError(f'weight_decay_skips: "{kind}" is not one of {", ".join(UNDECAYED)}')
-
-
-def block_of(version, zero_gamma, **layers):
-    """Give the function that applies one block of that version."""
-    if version == "2":
+def block_of(network, **layers):
+    """Give the function that applies one block of the network's version."""
+    if network.resnet_version == "2":
         return partial(preactivation_bottleneck, **layers)
-    strided = "conv1" if version == "1" else "conv2"
-    return partial(bottleneck, stride_on=strided, zero_gamma=zero_gamma, **layers)
+    strided = "conv1" if network.resnet_version == "1" else "conv2"
+    return partial(bottleneck, stride_on=strided, zero_gamma=network.zero_gamma, **layers)
 
 
 def drop_rates(stage_sizes, drop_path):
@@ -177,15 +112,15 @@ def blur(x, *, name):
     return x
 
 
-def batch_normalization(x, *, momentum, epsilon, synchronized, decay, gamma="ones", name):
+def batch_normalization(x, *, network, decay, gamma="ones", name):
     """Normalise each channel."""
     return keras.layers.BatchNormalization(
-        momentum=momentum,
-        epsilon=epsilon,
+        momentum=network.batch_norm_momentum,
+        epsilon=network.batch_norm_epsilon,
         gamma_initializer=gamma,
         gamma_regularizer=decay,
         beta_regularizer=decay,
-        synchronized=synchronized,
+        synchronized=network.batch_norm == "synchronized",
         name=name,
     )(x)
 
@@ -204,15 +139,18 @@ def relu(x, *, name):
     return keras.layers.ReLU(name=name)(x)
 
 
-def decays_of(weight_decay, weight_decay_skips):
-    """Give the regularizer of kernels, and by kind that of what is not one, or None."""
-    decay = l2(weight_decay)
-    return decay, {kind: None if kind in weight_decay_skips else decay for kind in UNDECAYED}
+def l2_regularizers(decay):
+    """Give the regularizer of kernels, "kernel", and of "norm" and "bias", or None."""
+    if decay is None or not decay.weight_decay:
+        return dict.fromkeys(("kernel", *UNDECAYED))
+    l2 = half_l2(decay.weight_decay)
+    skipped = decay.weight_decay_skips
+    return {"kernel": l2} | {kind: None if kind in skipped else l2 for kind in UNDECAYED}
 
 
-def l2(weight_decay):
+def half_l2(weight_decay):
     """Give TensorFlow's `weight_decay * l2_loss`, half the squared sum: Keras' own has no half."""
-    return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+    return keras.regularizers.L2(weight_decay / 2)
 
 
 def subtract_means(images, channel_means):
@@ -267,14 +205,14 @@ def preactivation_bottleneck(x, *, filters, strides, project, drop_rate, conv, n
     return add(shortcut, x, drop_rate=drop_rate, name=name)
 
 
-def head(x, classes, decay, bias_decay):
+def head(x, classes, regularizers):
     """Average over the image and classify, both in float32."""
     x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="head_pool")(x)
     return keras.layers.Dense(
         classes,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-        kernel_regularizer=decay,
-        bias_regularizer=bias_decay,
+        kernel_regularizer=regularizers["kernel"],
+        bias_regularizer=regularizers["bias"],
         dtype="float32",
         name="logits",
     )(x)

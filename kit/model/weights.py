@@ -69,14 +69,14 @@ def read_into(model, path):
     return Loaded(source.name, ("logits", 0) in weights)
 
 
-def check_fits(path, **network):
-    """Raise what `read_into` would of this file and `network`, the arguments of `resnet50`.
+def check_fits(path, network):
+    """Raise what `read_into` would of this file and the section `network`.
 
-    But its `classes`, which need not be those of the file. The network is built in a graph that is
+    The number of classes need not be that of the file. The network is built in a graph that is
     never run, so that no device is touched: how they are shared may still be undecided.
     """
     with tf.Graph().as_default():
-        model = resnet50(classes=1, **network)
+        model = resnet50(network, classes=1)
     matched(model, Path(path))
 
 

@@ -1,4 +1,4 @@
-"""Changes of a training photograph after its crop and flip: uint8 in, uint8 out, chosen by a seed.
+"""Changes of a training image after its crop and flip: uint8 in, uint8 out, chosen by a seed.
 
 RandAugment as timm has it in its recipes (rand-m7-mstd0.5-inc1; Cubuk et al. 2019, as changed in
 timm/data/auto_augment.py), TrivialAugmentWide as torchvision does (Müller and Hutter 2021,
@@ -12,7 +12,7 @@ import tensorflow as tf
 from kit.pipeline import operations as op
 from kit.pipeline import preprocessing
 
-AUGMENTATIONS = ("none", "rand_augment", "trivial_augment")
+LAYERS = 2  # operations of rand_augment on each image: of all published recipes here
 MAGNITUDES = 10.0  # timm's scale
 SPREAD = 0.5  # standard deviation of a magnitude on that scale: timm's mstd0.5
 SHARE_APPLIED = 0.5  # of the operations that rand_augment chooses: timm's prob
@@ -24,66 +24,34 @@ BLACK = (0, 0, 0)
 AUGMENT, ERASE = 4, 5  # purposes of an image's seed; order.py has the others
 
 
-def check_augmentation(
-    *, augmentation, augmentation_layers, augmentation_magnitude, random_erasing
-):
-    """Raise ValueError for what is no way to augment."""
-    if augmentation not in AUGMENTATIONS:
-        known = ", ".join(AUGMENTATIONS)
-        raise ValueError(f'augmentation: "{augmentation}" is not one of {known}')
-    if augmentation_layers < 1:
-        raise ValueError(
-            f"augmentation_layers: {augmentation_layers} changes nothing; take 2, or augmentation: "
-            "none"
-        )
-    if not 0 <= augmentation_magnitude <= MAGNITUDES:
-        raise ValueError(
-            f"augmentation_magnitude: {augmentation_magnitude} is not from 0 to {MAGNITUDES:g}; "
-            "the recipes have 6 and 7"
-        )
-    if not 0 <= random_erasing <= 1:
-        raise ValueError(
-            f"random_erasing: {random_erasing} is no share; take 0.0 to 1.0, such as 0.1"
-        )
+def augmented(image, seed, augmentation, *, fill):
+    """Give the image [height, width, 3] uint8 changed as the section Augmentation says.
 
-
-def augmented(
-    image,
-    seed,
-    *,
-    augmentation,
-    augmentation_layers,
-    augmentation_magnitude,
-    random_erasing,
-    channel_means,
-):
-    """Give the image [height, width, 3] uint8 changed as the parameters say.
-
-    The same two integers as `seed` change it alike. Pixels of which nothing is known become the
-    channel means, or black in trivial_augment, as torchvision's recipe has it.
+    The same two integers as `seed` change it alike. Pixels of which nothing is known become `fill`,
+    R, G and B in [0, 255], or black in trivial_augment, as torchvision's recipe has it.
     """
-    fill = [round(mean) for mean in channel_means]
-    if augmentation == "rand_augment":
-        strength = {"layers": augmentation_layers, "magnitude": augmentation_magnitude}
-        image = rand_augment(image, seed, fill=fill, **strength)
-    elif augmentation == "trivial_augment":
+    fill = [round(level) for level in fill]
+    if augmentation.augmentation == "rand_augment":
+        image = rand_augment(image, seed, augmentation.augmentation_magnitude, fill=fill)
+    elif augmentation.augmentation == "trivial_augment":
         image = trivial_augment(image, seed)
-    return erased(image, seed, share=random_erasing, fill=fill) if random_erasing else image
+    share = augmentation.random_erasing
+    return erased(image, seed, share=share, fill=fill) if share else image
 
 
-def rand_augment(image, seed, *, layers, magnitude, fill):
-    """Apply `layers` operations in a row, each with a chance of a half.
+def rand_augment(image, seed, magnitude, *, fill):
+    """Apply LAYERS operations in a row, each with a probability of a half.
 
     Magnitudes are normally distributed around `magnitude`, of 10. Where timm interpolates half of
     the time bicubically, this is always bilinear.
     """
     seed = preprocessing.fold_in(seed, AUGMENT)
-    spread = tf.random.stateless_normal([layers], preprocessing.fold_in(seed, 1), stddev=SPREAD)
+    spread = tf.random.stateless_normal([LAYERS], preprocessing.fold_in(seed, 1), stddev=SPREAD)
     levels = tf.clip_by_value((magnitude + spread) / MAGNITUDES, 0.0, 1.0)
-    chances = tf.random.stateless_uniform([layers, 3], seed)
+    uniform = tf.random.stateless_uniform([LAYERS, 3], seed)
     pixels = tf.cast(image, tf.float32)
-    for layer in range(layers):
-        chosen, side, applied = tf.unstack(chances[layer])
+    for layer in range(LAYERS):
+        chosen, side, applied = tf.unstack(uniform[layer])
         operations = rand_operations(levels[layer], _sign(side), fill=fill, shape=image.shape)
         pixels = _one_of(operations, chosen, pixels, applied=applied < SHARE_APPLIED)
     return tf.cast(pixels, tf.uint8)
@@ -91,8 +59,8 @@ def rand_augment(image, seed, *, layers, magnitude, fill):
 
 def trivial_augment(image, seed):
     """Apply one operation, at one of 31 strengths."""
-    chances = tf.random.stateless_uniform([3], preprocessing.fold_in(seed, AUGMENT))
-    chosen, side, strength = tf.unstack(chances)
+    uniform = tf.random.stateless_uniform([3], preprocessing.fold_in(seed, AUGMENT))
+    chosen, side, strength = tf.unstack(uniform)
     operations = trivial_operations(tf.floor(strength * BINS) / (BINS - 1), _sign(side))
     return tf.cast(_one_of(operations, chosen, tf.cast(image, tf.float32)), tf.uint8)
 
@@ -164,8 +132,8 @@ def erased(image, seed, *, share, fill):
 
 def rectangle(image_height, image_width, seed):
     """Give what is erased: top, bottom, left, right, in pixels; an empty one where none fits."""
-    chances = tf.random.stateless_uniform([ERASING_ATTEMPTS, 4], seed)
-    area, aspect, top, left = tf.unstack(chances, axis=1)
+    uniform = tf.random.stateless_uniform([ERASING_ATTEMPTS, 4], seed)
+    area, aspect, top, left = tf.unstack(uniform, axis=1)
     area = _between(ERASED_AREA, area) * image_height * image_width
     aspect = tf.exp(_between(tf.math.log(ERASED_ASPECT), aspect))
     height, width = tf.round(tf.sqrt(area * aspect)), tf.round(tf.sqrt(area / aspect))
@@ -176,9 +144,9 @@ def rectangle(image_height, image_width, seed):
     return tf.unstack(tf.cast(tf.where(tf.reduce_any(fits), found, 0), tf.int32))
 
 
-def _one_of(operations, chance, pixels, *, applied=True):
-    """Apply the operation that the chance in [0, 1) means, all being as likely."""
-    index = tf.cast(chance * len(operations), tf.int32)
+def _one_of(operations, uniform, pixels, *, applied=True):
+    """Apply the operation that a number in [0, 1) means, all being as likely."""
+    index = tf.cast(uniform * len(operations), tf.int32)
     branches = [functools.partial(function, pixels, *how) for function, *how in operations]
     changed = tf.switch_case(
         tf.where(applied, index, -1), branches, default=lambda: tf.identity(pixels)
@@ -186,9 +154,9 @@ def _one_of(operations, chance, pixels, *, applied=True):
     return tf.ensure_shape(changed, pixels.shape)
 
 
-def _sign(chance):
-    return tf.where(chance < 0.5, 1.0, -1.0)
+def _sign(uniform):
+    return tf.where(uniform < 0.5, 1.0, -1.0)
 
 
-def _between(ends, chance):
-    return ends[0] + chance * (ends[1] - ends[0])
+def _between(ends, uniform):
+    return ends[0] + uniform * (ends[1] - ends[0])

@@ -1,78 +1,118 @@
 """Shards -> batches: order, map, batch, prefetch."""
 
-import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import tensorflow as tf
 
 from kit.data import manifest, records
+from kit.machine import cores
 from kit.pipeline import augment, mixing, order, preprocessing, service
+from kit.pipeline.sections import Augmentation, Crop, Mixing, Reading
 
-WAITING = 2  # batches that wait for the network; more only fill memory
+PREFETCHED = 2  # batches that wait for the network; more only fill memory
 
 
-def training_dataset(
-    *,
-    data_dir,
-    batch_size,
-    shuffle_shards,
-    repeated_augmentation,
-    mixup,
-    cutmix,
-    classes,
-    seed,
-    deterministic,
-    data_service="",
-    start_step=0,
-    worker=0,
-    workers=1,
-    **image,
-):
-    """Give endless batches of (images uint8 [batch, size, size, 3], labels int64 [batch]).
+@dataclass(frozen=True)
+class TrainingData:
+    """The training images in `data_dir`: `batches` gives them, from any step on.
 
-    With `mixup` or `cutmix` the labels are float32 [batch, classes] (mixing.py). Each pass holds
-    every image once, in another order. With `deterministic: true` the image at each place of each
-    step and all that chance does to it depend on `seed` alone, wherever one starts; otherwise an
-    image that decodes slowly does not hold up the others, and takes a later place.
-    repeated_augmentation: crops of each image, side by side in its batch; a pass then takes so many
-    times the steps. Holds WAITING decoded batches and the encoded images of two groups.
+    Each pass holds every image once, in another order. With `deterministic` the image at each
+    position of each step, its crop and its augmentation depend on `seed` alone, wherever one
+    starts; otherwise an image that decodes slowly does not hold up the others, and comes later.
 
-    data_service: grpc://host:port of a tf.data service whose workers then make the batches, in
-    any order; "" makes them here. start_step: the step whose batch comes first. worker of
-    workers: gives each global batch's slice number `worker`, of batch_size / workers images; the
-    others are not decoded. Each slice is mixed within itself, so that with another number of
-    workers mixup and cutmix give an image another partner. image: the settings of
-    preprocessing.training_image and of augment.augmented. Raises ValueError for settings that
-    exclude each other.
+    image_size: pixels. batch_size: of all workers together. fill: R, G, B of pixels that an
+    augmentation leaves empty. worker of workers: gives each global batch's slice number `worker`,
+    of batch_size / workers images; the others are not decoded. Each slice is mixed within itself,
+    so that with another number of workers mixup and cutmix give an image another partner.
+
+    Raises ValueError for a batch that cannot be divided or mixed.
     """
-    share = _share(batch_size, workers)
-    repeated = {"repeated_augmentation": repeated_augmentation}
-    mix = {"mixup": mixup, "cutmix": cutmix} | repeated
-    mixing.check_mixing(**mix, batch_size=share)
-    chosen = {"data_dir": data_dir, "shuffle_shards": shuffle_shards, "batch_size": batch_size}
-    start = {"seed": seed, "start_step": start_step}
-    calls = tf.data.AUTOTUNE if data_service else os.cpu_count()  # a worker has cores of its own
-    batches = (
-        _records(**chosen, **repeated, **start, worker=worker, share=share)
-        .map(_image_maker(seed, **image), num_parallel_calls=calls)
-        .batch(share, drop_remainder=True)
-        .apply(mixing.mixer(**mix, **start, classes=classes))
-        # or several hosts would ask each other at every step whether there is another batch
-        .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-        .prefetch(WAITING)
-        .with_options(options(tuned=bool(data_service), deterministic=deterministic))
-    )
-    if not data_service:
-        return batches
-    where = {"data_service": data_service, "data_dir": data_dir}
-    return service.distribute(batches, deterministic=deterministic, **where)
 
+    data_dir: str
+    reading: Reading
+    crop: Crop
+    augmentation: Augmentation
+    mixing: Mixing
+    image_size: int
+    batch_size: int
+    fill: Sequence[float]
+    seed: int
+    deterministic: bool
+    worker: int = 0
+    workers: int = 1
 
-def batch_names(*, data_dir, seed, batch_size, shuffle_shards, repeated_augmentation, step):
-    """Give the file names of the step's images, in their order, without decoding any."""
-    chosen = {"data_dir": data_dir, "shuffle_shards": shuffle_shards, "seed": seed}
-    chosen |= {"batch_size": batch_size, "repeated_augmentation": repeated_augmentation}
-    batch = _records(**chosen, start_step=step, worker=0, share=batch_size).take(batch_size)
-    return [records.parse_example(record)["filename"].numpy().decode() for _, record in batch]
+    def __post_init__(self):
+        self.mixing.check_batch(share_of(self.batch_size, self.workers))
+
+    def batches(self, start_step=0, image_size=None):
+        """Give endless batches from `start_step` on, in place of `image_size` with another size.
+
+        They are (images uint8 [batch, size, size, 3], labels int64 [batch]); under mixup or cutmix
+        the labels are float32 [batch, classes] (mixing.py). With repeated augmentation the crops of
+        an image stand side by side, and a pass takes so many times the steps. PREFETCHED decoded
+        batches and the encoded images of two groups are held in memory. With
+        `reading.data_service` the workers of that tf.data service make the batches, in any order.
+        """
+        share = share_of(self.batch_size, self.workers)
+        data_service = self.reading.data_service
+        calls = tf.data.AUTOTUNE if data_service else cores()  # a worker has cores of its own
+        classes = len(manifest.class_names(self.data_dir))
+        mixer = mixing.mixer(self.mixing, classes=classes, seed=self.seed, start_step=start_step)
+        batches = (
+            self._records(start_step, self.worker, share)
+            .map(self._image_maker(image_size or self.image_size), num_parallel_calls=calls)
+            .batch(share, drop_remainder=True)
+            .apply(mixer)
+            # or several hosts would ask each other at every step whether there is another batch
+            .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+            .prefetch(PREFETCHED)
+            .with_options(options(tuned=bool(data_service), deterministic=self.deterministic))
+        )
+        if not data_service:
+            return batches
+        where = {"data_service": data_service, "data_dir": self.data_dir}
+        return service.distribute(batches, deterministic=self.deterministic, **where)
+
+    def names(self, step):
+        """Give the file names of the step's images, in their order, without decoding any."""
+        batch = self._records(step, 0, self.batch_size).take(self.batch_size)
+        return [records.parse_example(record)["filename"].numpy().decode() for _, record in batch]
+
+    def _records(self, start_step, worker, share):
+        """Give endless (position, record) of a worker's slices of the batches, from a step on.
+
+        A record takes `repeated_augmentation` positions in a row.
+        """
+        times = self.mixing.repeated_augmentation
+
+        def copies(position, record):
+            positions = tf.range(times, dtype=tf.int64)
+            return position * times + positions, tf.repeat(record, times)
+
+        found = order.ordered_records(
+            data_dir=self.data_dir,
+            shuffle_shards=self.reading.shuffle_shards,
+            seed=self.seed,
+            start=start_step * self.batch_size // times,
+            wanted=lambda position: position * times % self.batch_size // share == worker,
+        )
+        # a flat_map would make a dataset of each record: 0.3 ms an image
+        return found if times == 1 else found.map(copies).unbatch()
+
+    def _image_maker(self, image_size):
+        """Give the function that makes an image and its label from a position and a record."""
+
+        def make(position, record):
+            example = records.parse_example(record)
+            seed = [self.seed, position]  # each image of each pass has a crop of its own
+            image = preprocessing.training_image(
+                example["encoded"], example["boxes"], seed, self.crop, image_size=image_size
+            )
+            image = augment.augmented(image, seed, self.augmentation, fill=self.fill)
+            return image, example["label"]
+
+        return make
 
 
 def evaluation_dataset(
@@ -85,7 +125,7 @@ def evaluation_dataset(
     as can be, and may be empty, so that all workers count the same steps.
     """
     images = images_in(data_dir, split)
-    share = _share(batch_size, workers)
+    share = share_of(batch_size, workers)
 
     def preprocess(position, serialized):
         example = records.parse_example(serialized)
@@ -104,7 +144,7 @@ def evaluation_dataset(
         .apply(tf.data.experimental.assert_cardinality(images))
         .enumerate()
         .filter(wanted)
-        .map(preprocess, num_parallel_calls=os.cpu_count(), deterministic=True)
+        .map(preprocess, num_parallel_calls=cores(), deterministic=True)
         .batch(share)
     )
     rest = images % batch_size
@@ -113,7 +153,7 @@ def evaluation_dataset(
         batches = batches.concatenate(tf.data.Dataset.from_tensors(empty))
     steps = -(-images // batch_size)
     batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
-    return batches.prefetch(WAITING).with_options(options())
+    return batches.prefetch(PREFETCHED).with_options(options())
 
 
 def options(*, tuned=False, deterministic=True):
@@ -155,66 +195,10 @@ def images_in(data_dir, split):
     return manifest.read_manifest(data_dir)["splits"][split]["images"]
 
 
-def _share(batch_size, workers):
+def share_of(batch_size, workers):
     """Give the images of a batch that one worker decodes; ValueError unless it divides evenly."""
     if batch_size % workers:
         raise ValueError(
             f"batch_size: {batch_size} does not divide among {workers} workers: choose a multiple"
         )
     return batch_size // workers
-
-
-def _records(
-    *, data_dir, batch_size, shuffle_shards, repeated_augmentation, seed, start_step, worker, share
-):
-    """Give endless (place, record) of the batches from start_step on.
-
-    A record takes `repeated_augmentation` places in a row. Of each batch the slice of `worker` is
-    given, `share` places.
-    """
-
-    def copies(position, record):
-        places = tf.range(repeated_augmentation, dtype=tf.int64)
-        return position * repeated_augmentation + places, tf.repeat(record, repeated_augmentation)
-
-    found = order.ordered_records(
-        data_dir=data_dir,
-        shuffle_shards=shuffle_shards,
-        seed=seed,
-        start=start_step * batch_size // repeated_augmentation,
-        wanted=lambda position: position * repeated_augmentation % batch_size // share == worker,
-    )
-    # a flat_map would make a dataset of each record: 0.3 ms an image
-    return found if repeated_augmentation == 1 else found.map(copies).unbatch()
-
-
-def _image_maker(
-    seed,
-    *,
-    augmentation,
-    augmentation_layers,
-    augmentation_magnitude,
-    random_erasing,
-    channel_means,
-    image_size,
-    scaled_decode,
-    **crop,
-):
-    """Give the function that makes an image and its label of a position and a record."""
-
-    size = {"image_size": image_size, "scaled_decode": scaled_decode}
-    preprocessing.check_crop(**crop)
-    change = {"augmentation": augmentation, "random_erasing": random_erasing}
-    change |= {"augmentation_layers": augmentation_layers}
-    change |= {"augmentation_magnitude": augmentation_magnitude}
-    augment.check_augmentation(**change)
-
-    def make(position, record):
-        example = records.parse_example(record)
-        own_seed = [seed, position]  # each image of each pass has a crop of its own
-        what = example["encoded"], example["boxes"], own_seed
-        image = preprocessing.training_image(*what, **size, **crop)
-        image = augment.augmented(image, own_seed, **change, channel_means=channel_means)
-        return image, example["label"]
-
-    return make

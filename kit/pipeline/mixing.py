@@ -6,8 +6,6 @@ one or the other, as often. As in torchvision the partner is the image before, w
 batch backwards.
 """
 
-import math
-
 import tensorflow as tf
 
 from kit.pipeline import preprocessing
@@ -15,53 +13,37 @@ from kit.pipeline import preprocessing
 MIX = 6  # purpose of a step's seed; order.py and augment.py have the others
 
 
-def check_mixing(*, mixup, cutmix, repeated_augmentation, batch_size):
-    """Raise ValueError for what is no alpha, and for a batch that cannot be made or mixed."""
-    for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
-        if not 0 <= alpha < math.inf:
-            raise ValueError(f"{name}: {alpha} is no alpha; take 0.0 for none, or up to 1.0")
-    if repeated_augmentation < 1 or batch_size % repeated_augmentation:
-        raise ValueError(
-            f"repeated_augmentation: {repeated_augmentation} does not divide batch_size: "
-            f"{batch_size}; take a batch_size that is a multiple of it"
-        )
-    if (mixup or cutmix) and batch_size == repeated_augmentation:
-        raise ValueError(
-            f"batch_size: {batch_size} holds one image, and mixup or cutmix has nothing to mix it "
-            "with; take a larger batch, or 0.0 of both"
-        )
-
-
-def mixer(*, mixup, cutmix, repeated_augmentation, classes, seed, start_step):
+def mixer(mixing, *, classes, seed, start_step):
     """Give the transformation that mixes a dataset of batches, the first of which is start_step's.
 
     How a batch is mixed depends on `seed` and its step alone. The rest is said at `mixed`.
     """
 
     def mix(step, batch):
-        alphas = {"mixup": mixup, "cutmix": cutmix}
-        partner = repeated_augmentation  # or an image would be mixed with another crop of itself
-        return mixed(*batch, [seed, step], **alphas, classes=classes, partner=partner)
+        return mixed(*batch, [seed, step], mixing, classes=classes)
 
-    if not mixup and not cutmix:
+    if not mixing.mixup and not mixing.cutmix:
         return lambda batches: batches
     return lambda batches: batches.enumerate(start_step).map(mix, 2)
 
 
-def mixed(images, labels, seed, *, mixup, cutmix, classes, partner):
-    """Mix each image with the one that stands `partner` places before it, the first with the last.
+def mixed(images, labels, seed, mixing, *, classes):
+    """Mix each image with one before it in the batch, the first with the last.
 
-    `mixup` and `cutmix` are the alphas of the Beta(alpha, alpha) distribution of the ratio; 0: not
-    this one. images: uint8 [batch, height, width, 3], and so are those given; labels: int64 [batch]
-    become float32 [batch, classes], the shares of the classes in each image.
+    `mixing` is the section Mixing: `mixup` and `cutmix` are the alphas of the Beta(alpha, alpha)
+    distribution of the ratio; 0: not this one. The other image stands `repeated_augmentation`
+    before, or it would be another crop of the same. images: uint8 [batch, height, width, 3], and so
+    are those given; labels: int64 [batch] become float32 [batch, classes], the shares of the
+    classes in each image.
     """
+    mixup, cutmix, partner = mixing.mixup, mixing.cutmix, mixing.repeated_augmentation
     seed = preprocessing.fold_in(seed, MIX)
-    chances = tf.random.stateless_uniform([3], seed, dtype=tf.float64)
-    cut = chances[0] < (0.5 if mixup and cutmix else 1.0 if cutmix else 0.0)
+    uniform = tf.random.stateless_uniform([3], seed, dtype=tf.float64)
+    cut = uniform[0] < (0.5 if mixup and cutmix else 1.0 if cutmix else 0.0)
     share = _beta(tf.where(cut, cutmix, mixup), preprocessing.fold_in(seed, 1))
     others = tf.roll(images, partner, axis=0)
     height, width = images.shape[1:3]
-    window = patch(height, width, share, chances[1:])
+    window = patch(height, width, share, uniform[1:])
     mixed_images, share = tf.cond(
         cut,
         lambda: (pasted(images, others, window), _outside(height, width, window)),
@@ -95,17 +77,17 @@ def pasted(images, others, window):
     return tf.concat([images[:, :top], tf.concat(middle, axis=2), images[:, bottom:]], axis=1)
 
 
-def patch(height, width, share, chances):
+def patch(height, width, share, centre):
     """Give the window (top, bottom, left, right), in pixels, that leaves `share` of the image.
 
-    Its centre is any pixel, as two chances in [0, 1) say; what sticks out is cut off, which leaves
+    `centre` is two numbers in [0, 1), shares of the sides; what sticks out is cut off, which leaves
     more of the image (rand_bbox of both papers' code, odd sizes as in timm).
     """
     window = []
-    for size, chance in zip((height, width), tf.unstack(chances), strict=True):
+    for size, middle in zip((height, width), tf.unstack(centre), strict=True):
         length = tf.cast(size * tf.sqrt(1 - share), tf.int32)
-        centre = tf.cast(size * chance, tf.int32)
-        ends = [centre - length // 2, centre + (length + 1) // 2]
+        middle = tf.cast(size * middle, tf.int32)
+        ends = [middle - length // 2, middle + (length + 1) // 2]
         window += [tf.clip_by_value(end, 0, size) for end in ends]
     return window
 

@@ -25,8 +25,6 @@ def ordered_records(*, data_dir, shuffle_shards, seed, start=0, wanted=lambda po
     says of a position, a tensor, whether its image is given. Holds two groups in memory: the one
     that is handed out and the next.
     """
-    if shuffle_shards < 1:
-        raise ValueError(f"shuffle_shards: {shuffle_shards}: choose 1 or more")
     shards = manifest.read_manifest(data_dir)["splits"]["train"]["shards"]
     counts = [shard["records"] for shard in shards]
     paths = manifest.shard_paths(data_dir, "train")

@@ -1,4 +1,4 @@
-"""Encoded photographs -> uint8 squares for the network. Tensors in, tensors out.
+"""Encoded images -> uint8 squares for the network. Tensors in, tensors out.
 
 The recipe's operations, in its order: a crop distorted around the object, a flip, a resize for
 training; short side, then centre crop, for evaluation. The channel means are subtracted inside the
@@ -10,36 +10,16 @@ import tensorflow as tf
 
 from kit.data.records import MAX_PIXELS
 
-CROP_SAMPLINGS = ("distorted_box", "random_resized")
 
-
-def check_crop(*, crop_sampling, min_object_covered, aspect_ratio_range, area_range, max_attempts):
-    """Raise ValueError for what no crop can be drawn with."""
-    if crop_sampling not in CROP_SAMPLINGS:
-        known = ", ".join(CROP_SAMPLINGS)
-        raise ValueError(f'crop_sampling: "{crop_sampling}" is not one of {known}')
-    if not 0 <= min_object_covered <= 1:
-        raise ValueError(f"min_object_covered: {min_object_covered} is no share; take 0.0 to 1.0")
-    ranges = {"aspect_ratio_range": aspect_ratio_range, "area_range": area_range}
-    for name, ends in ranges.items():
-        if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
-            raise ValueError(f"{name}: {ends} is no [lowest, highest] above 0, such as [0.75, 1.0]")
-    if area_range[1] > 1:
-        raise ValueError(f"area_range: {area_range} is more than the image; end it with 1.0")
-    if max_attempts < 1:
-        raise ValueError(f"max_attempts: {max_attempts} draws no crop; take 10 or more")
-
-
-def training_image(encoded, boxes, seed, *, image_size, scaled_decode, **crop):
-    """Decode a distorted crop, perhaps flipped: uint8 [image_size, image_size, 3].
+def training_image(encoded, boxes, seed, crop, *, image_size):
+    """Decode a random crop, perhaps flipped: uint8 [image_size, image_size, 3].
 
     `encoded` is a JPEG, `boxes` float32 [n, 4] in [0, 1] in the order ymin, xmin, ymax, xmax (with
-    n = 0 the whole image is the object), `seed` two integers. The same seed gives the same crop and
-    flip. Only the crop is decoded, as in TensorFlow's official recipe; `crop` are the settings of
-    `training_window`, and see `decode_window` for `scaled_decode`.
+    n = 0 the whole image is the object), `seed` two integers, `crop` the section Crop. The same
+    seed gives the same crop and flip. Only the crop is decoded, as in TensorFlow's official recipe.
     """
-    window = training_window(tf.io.extract_jpeg_shape(encoded), boxes, seed, **crop)
-    image = decode_window(encoded, window, image_size=image_size, scaled_decode=scaled_decode)
+    window = training_window(tf.io.extract_jpeg_shape(encoded), boxes, seed, crop)
+    image = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
     image = resize(image, image_size, image_size)
     return tf.image.stateless_random_flip_left_right(image, fold_in(seed, 1))
 
@@ -78,22 +58,15 @@ def evaluation_pixels(encoded, *, image_size, resize_side):
     return np.rint(square).astype(np.uint8)
 
 
-def training_window(shape, boxes, seed, *, crop_sampling, min_object_covered, **limits):
-    """Choose a random window (top, left, height, width), int32 pixels, for an image of `shape`.
-
-    `limits` are those of both ways to choose it: "distorted_box" is `distorted_window`, and
-    "random_resized" is `random_resized_window`, which knows neither boxes nor how much of one to
-    hold.
-    """
-    if crop_sampling == "random_resized":
-        return random_resized_window(shape, seed, **limits)
-    return distorted_window(shape, boxes, seed, min_object_covered=min_object_covered, **limits)
+def training_window(shape, boxes, seed, crop):
+    """Choose a random window (top, left, height, width), int32 pixels, for an image of `shape`."""
+    if crop.crop_sampling == "random_resized":
+        return random_resized_window(shape, seed, crop)
+    return distorted_window(shape, boxes, seed, crop)
 
 
-def distorted_window(
-    shape, boxes, seed, *, min_object_covered, aspect_ratio_range, area_range, max_attempts
-):
-    """Choose a random window (top, left, height, width), int32 pixels, for an image of `shape`.
+def distorted_window(shape, boxes, seed, crop):
+    """Choose a random window (top, left, height, width) around a box, int32 pixels.
 
     Its area is `area_range` of the image, its width over height within `aspect_ratio_range`, and it
     holds `min_object_covered` of a box. Its aspect is uniform, and then its height. When
@@ -104,56 +77,42 @@ def distorted_window(
         shape,
         bounding_boxes=boxes[tf.newaxis],
         seed=seed,
-        min_object_covered=min_object_covered,
-        aspect_ratio_range=aspect_ratio_range,
-        area_range=area_range,
-        max_attempts=max_attempts,
+        min_object_covered=crop.min_object_covered,
+        aspect_ratio_range=crop.aspect_ratio_range,
+        area_range=crop.area_range,
+        max_attempts=crop.max_attempts,
         use_image_if_no_bounding_boxes=True,
     )
     return tf.concat([begin[:2], size[:2]], axis=0)
 
 
-def random_resized_window(shape, seed, *, aspect_ratio_range, area_range, max_attempts):
-    """Choose a random window (top, left, height, width), int32 pixels, for an image of `shape`.
+def random_resized_window(shape, seed, crop):
+    """Choose a random window (top, left, height, width) anywhere, int32 pixels.
 
     Its share of the image is uniform in `area_range`, its width over height log-uniform in
-    `aspect_ratio_range`, its place uniform; the sides are rounded. When none of `max_attempts`
+    `aspect_ratio_range`, its position uniform; the sides are rounded. When none of `max_attempts`
     draws fits, it is the largest central window of such an aspect (torchvision's
     RandomResizedCrop.get_params).
     """
     rows, columns = tf.unstack(tf.cast(shape[:2], tf.float64))
-    chances = tf.random.stateless_uniform([4, max_attempts], seed, dtype=tf.float64)
-    area, aspect, top, left = tf.unstack(chances)
-    (smallest, largest), (narrow, wide) = area_range, np.log(aspect_ratio_range)
+    uniform = tf.random.stateless_uniform([4, crop.max_attempts], seed, dtype=tf.float64)
+    area, aspect, top, left = tf.unstack(uniform)
+    (smallest, largest), (narrow, wide) = crop.area_range, np.log(crop.aspect_ratio_range)
     area = rows * columns * (smallest + area * (largest - smallest))
     aspect = tf.exp(narrow + aspect * (wide - narrow))
     height, width = tf.round(tf.sqrt(area / aspect)), tf.round(tf.sqrt(area * aspect))
     fits = (tf.minimum(height, width) > 0) & (height <= rows) & (width <= columns)
     top, left = tf.floor(top * (rows - height + 1)), tf.floor(left * (columns - width + 1))
     drawn = tf.stack([top, left, height, width])[:, tf.argmax(fits)]
-    low, high = aspect_ratio_range
-    height = tf.minimum(rows, tf.round(columns / low))
-    width = tf.minimum(columns, tf.round(rows * high))
-    central = tf.stack([(rows - height) // 2, (columns - width) // 2, height, width])
+    central = _largest_central(rows, columns, crop.aspect_ratio_range)
     return tf.cast(tf.where(tf.reduce_any(fits), drawn, central), tf.int32)
 
 
-def decode_window(encoded, window, *, image_size, scaled_decode):
-    """Decode a window (top, left, height, width) of a JPEG: uint8 [height, width, 3].
-
-    With `scaled_decode` a window of 2, 4 or 8 times `image_size` and more comes at that fraction of
-    its size, from the low frequencies alone: less work, and smoother than a bilinear resize.
-    """
-
-    def decode(ratio):
-        # the decoder counts the window in pixels of the smaller image
-        return lambda: tf.io.decode_and_crop_jpeg(encoded, window // ratio, channels=3, ratio=ratio)
-
-    if not scaled_decode:
-        return decode(1)()
-    times = tf.reduce_min(window[2:]) // image_size
-    branch = tf.reduce_sum(tf.cast(times >= [2, 4, 8], tf.int32))
-    return tf.switch_case(branch, [decode(ratio) for ratio in (1, 2, 4, 8)])
+def _largest_central(rows, columns, aspect_ratio_range):
+    narrow, wide = aspect_ratio_range
+    height = tf.minimum(rows, tf.round(columns / narrow))
+    width = tf.minimum(columns, tf.round(rows * wide))
+    return tf.stack([(rows - height) // 2, (columns - width) // 2, height, width])
 
 
 def evaluation_window(height, width, *, image_size, resize_side):

@@ -17,7 +17,7 @@ from kit import ROOT, params, signals
 from kit.evaluation import compatibility
 from kit.inference import formats
 from kit.runner import execution, report
-from kit.training import checks, cluster, run_state
+from kit.training import cluster, run_state
 
 
 def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     failure = ""
-    with contextlib.suppress(KeyboardInterrupt), signals.taken_by(signals.Forwarder()) as asked:
+    with contextlib.suppress(KeyboardInterrupt), signals.handled_by(signals.Forwarder()) as asked:
         failure = execution.execute_all(tasks, run_dir, root, asked)
     last = failure.rpartition("\n")[2]
     preempted = last.startswith((signals.Preempted.__name__, cluster.HostLost.__name__))
@@ -131,12 +131,7 @@ def check_training(tasks: dict[Path, dict], devices: Sequence[str], count: int =
     for parameters in tasks.values():
         if "replicas" in parameters:
             replicas = (parameters["replicas"] or gpus or 1) * count
-            checks.check_batch(batch_size=parameters["batch_size"], replicas=replicas)
-            checks.check_precision(precision=parameters["precision"], replicas=replicas)
-        if "training_sizes" in parameters:
-            from kit.training import recipe  # TensorFlow's import takes seconds
-
-            recipe.check_recipe(parameters, hosts=count)
+            params.load(overrides=parameters).devices.check(replicas, parameters["batch_size"])
         if "test_views" in parameters:
             names = ("test_views", "test_sizes", "real_labels", "other_images", "compare_with")
             compatibility.check_settings(**{name: parameters[name] for name in names})

@@ -1,4 +1,4 @@
-"""What keeps a training: when it is saved, how it goes on, and why it stops."""
+"""The callback that saves a training, restores it, and ends it when it must stop."""
 
 import csv
 import json
@@ -18,35 +18,25 @@ from kit.training.strategy import several_hosts, sum_over_hosts
 log = logging.getLogger(__name__)
 
 
-class Keeper(keras.callbacks.Callback):
+class Backup(keras.callbacks.Callback):
     """Save every epoch, every `checkpoint_minutes` (0: epochs alone), and when asked to end.
 
     It keeps the history over all sessions of a run, and writes history.csv from it. As it saves
     what the other callbacks add to the logs, it comes last.
 
-    interruption: an Interruption, which tells whether the process was asked to end.
-    on_save_error: what a failed save does to the training: "stop" or "continue".
-    batch_names: `batch_names(step=)` lists the images of a step, for the report on a loss or
+    saving: the section Saving. interruption: an Interruption, which tells whether the process was
+    asked to end. names: `names(step)` lists the images of a step, for the report on a loss or
     gradient that is not finite; None: they are not named.
     """
 
     def __init__(
-        self,
-        checkpoints,
-        interruption,
-        *,
-        run_dir,
-        parameters,
-        steps_per_epoch,
-        checkpoint_minutes,
-        on_save_error,
-        batch_names,
+        self, checkpoints, interruption, saving, *, run_dir, parameters, steps_per_epoch, names
     ):
         super().__init__()
         self.checkpoints, self.interruption = checkpoints, interruption
         self.run_dir, self.parameters = Path(run_dir), parameters
-        self.steps_per_epoch, self.seconds = steps_per_epoch, checkpoint_minutes * 60
-        self.on_save_error, self.batch_names = on_save_error, batch_names
+        self.steps_per_epoch, self.seconds = steps_per_epoch, saving.checkpoint_minutes * 60
+        self.on_save_error, self.names = saving.on_save_error, names
         self.step, self.history = 0, []
         self.metrics = None  # sums of the cut epoch's metrics, until it goes on
         self.logs = None  # those of an epoch's steps, while it is validated
@@ -103,10 +93,10 @@ class Keeper(keras.callbacks.Callback):
             self.saved = time.monotonic()
             progress = {"step": self.step, "history": self.history, "logs": logs}
             progress["metrics"] = metrics_of(self.model) if within else None
-            self.guarded(self.checkpoints.wait)  # a failure of the former save is none of this one
-            self.guarded(self.save, progress, best)
+            self.try_to(self.checkpoints.wait)  # a failure of the former save is none of this one
+            self.try_to(self.save, progress, best)
         if asked:
-            self.guarded(self.checkpoints.wait)
+            self.try_to(self.checkpoints.wait)
             raise self.interruption.error(f"saved after step {self.step:,}")
 
     def hosts_meet(self, batch):
@@ -118,7 +108,7 @@ class Keeper(keras.callbacks.Callback):
         run_state.record(self.run_dir, self.parameters)
         self.write_history()
 
-    def guarded(self, action, *arguments):
+    def try_to(self, action, *arguments):
         """Do what may fail for want of room or of the folder; say so and stop, or go on."""
         try:
             action(*arguments)
@@ -131,7 +121,7 @@ class Keeper(keras.callbacks.Callback):
 
     def close(self):
         """Wait for the last write."""
-        self.guarded(self.checkpoints.wait)
+        self.try_to(self.checkpoints.wait)
         self.checkpoints.thread.shutdown()
 
     def check_finite(self, logs):
@@ -140,7 +130,7 @@ class Keeper(keras.callbacks.Callback):
             if math.isfinite(logs.get(name, 0)):
                 continue
             epoch, step = divmod(self.step, self.steps_per_epoch)
-            names = self.batch_names(step=self.step) if self.batch_names else []
+            names = self.names(self.step) if self.names else []
             report = {"step": self.step, name: str(logs[name]), "images": names}
             path = self.run_dir / "nonfinite.json"
             with replacing(path) as part:
@@ -153,7 +143,7 @@ class Keeper(keras.callbacks.Callback):
 
     def write_history(self):
         with replacing(self.run_dir / "history.csv") as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names_in(self.history))
+            writer = csv.DictWriter(file, columns_of(self.history))
             writer.writeheader()
             writer.writerows(self.history)
 
@@ -163,13 +153,13 @@ class Keeper(keras.callbacks.Callback):
         history.epoch = [row["epoch"] for row in self.history]
         history.history = {
             name: [row.get(name, math.nan) for row in self.history]
-            for name in names_in(self.history)
+            for name in columns_of(self.history)
             if name != "epoch"
         }
         return history
 
 
-def names_in(rows):
+def columns_of(rows):
     return list(dict.fromkeys(name for row in rows for name in row))
 
 

@@ -1,32 +1,16 @@
-"""What a person is told while a network trains."""
+"""Callbacks that measure a training and tell a person how it goes."""
 
 import time
 from datetime import datetime, timedelta
 
 import keras
+import tensorflow as tf
 from IPython import get_ipython
 
-from kit.training.measurements import input_bound
-from kit.training.tensorboard import TensorBoard
+INPUT_BOUND = 0.1  # of the step time: so much at least could be won by a faster input
 
 
-def watchers(*, run_dir, epochs, steps_per_epoch, parameters, expected_top1, outside_band, say):
-    """Give the callbacks by which a person watches `trainer.fit`, for its `watchers`.
-
-    They write run_dir/logs for TensorBoard, with the dict `parameters` in it, and by `say` (print,
-    or its like) one line an epoch; in a notebook that somebody has open, one line that is redrawn.
-    `expected_top1` lists [epoch, lowest, highest]: the validation's top-1 after so many epochs; a
-    training outside of a band is told of it, and with `outside_band` "stop" ends in a RuntimeError
-    once that epoch is kept.
-    """
-    return [
-        TensorBoard(run_dir, parameters=parameters),
-        Progress(epochs=epochs, steps_per_epoch=steps_per_epoch, say=say, live=somebody_is_there()),
-        Bands(expected_top1, stop=outside_band == "stop", say=say),
-    ]
-
-
-def somebody_is_there():
+def is_interactive():
     """Tell whether this code runs in a notebook that a person has open.
 
     Every request to a Jupyter kernel states whether a question could be asked (`allow_stdin` in
@@ -39,16 +23,19 @@ def somebody_is_there():
 class Progress(keras.callbacks.Callback):
     """Write how far the training is and when it will end.
 
+    One line an epoch, by `say` (print, or its like); in a notebook that somebody has open (`live`,
+    None: find out) one line that is redrawn.
+
     The pace, seconds per step with all that lies between steps, is that of the last whole epoch;
     before there is one, that of the steps so far but the first, which compiles.
     """
 
-    def __init__(self, *, epochs, steps_per_epoch, say, live):
+    def __init__(self, *, epochs, steps_per_epoch, say=print, live=None):
         super().__init__()
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.say = say
-        self.live = live
+        self.live = is_interactive() if live is None else live
         self.mark = None  # (time, step) since which the pace is measured
         self.pace = None
         self.known = {}  # of the last epoch
@@ -126,19 +113,23 @@ def arrival(now, *, seconds):
     return f"{left} left, ETA {now + left:{day}%H:%M}"
 
 
-class Bands(keras.callbacks.Callback):
-    """Compare the validation's top-1 with what is expected after an epoch."""
+class ExpectedAccuracy(keras.callbacks.Callback):
+    """Compare the validation's top-1 with the bands that the section Monitoring expects.
 
-    def __init__(self, expected_top1, *, stop, say):
+    A training outside of a band is told of it, and with `outside_band` "stop" ends in a
+    RuntimeError once that epoch is saved.
+    """
+
+    def __init__(self, monitoring, *, say=print):
         super().__init__()
-        self.bands = {epoch: (lowest, highest) for epoch, lowest, highest in expected_top1}
-        self.stop = stop
+        self.bands = {epoch: band for epoch, *band in monitoring.expected_top1}
+        self.stop = monitoring.outside_band == "stop"
         self.say = say
         self.verdict = ""
 
     def on_epoch_end(self, epoch, logs=None):
         lowest, highest = self.bands.get(epoch + 1, (0, 1))
-        self.verdict = judge(epoch + 1, logs["val_top1"], lowest, highest)
+        self.verdict = band_message(epoch + 1, logs["val_top1"], lowest, highest)
         if self.verdict:
             self.say(f"\n{self.verdict}", flush=True)
 
@@ -151,7 +142,7 @@ class Bands(keras.callbacks.Callback):
         self.on_epoch_begin(None)
 
 
-def judge(epochs, top1, lowest, highest):
+def band_message(epochs, top1, lowest, highest):
     """Say what is wrong with this top-1 after so many epochs, and where to look; "" if nothing."""
     if lowest <= top1 <= highest:
         return ""
@@ -164,3 +155,57 @@ def judge(epochs, top1, lowest, highest):
         f"outside the expected band: top-1 is {top1:.1%} after {epochs} epochs, "
         f"not {lowest:.1%} to {highest:.1%}. {where}"
     )
+
+
+def input_bound(share):
+    """Say whether the input limits a training, from the share of the step time it is waited for."""
+    return f"input-bound: {'yes' if share > INPUT_BOUND else 'no'} ({share:.0%} waiting)"
+
+
+class Measurements(keras.callbacks.Callback):
+    """Add to each epoch's logs what Keras doesn't.
+
+    - images_per_second, of the global batch, and input_wait, the share of the same time in which
+      the step waited for its images. An epoch's first step, which may compile, does not count
+      unless it is the only one.
+    - device_memory: the most that a GPU has held so far, GiB.
+    """
+
+    def __init__(self, *, batch_size):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start_clock()
+
+    def start_clock(self):
+        self.steps = 0
+        self.start = self.end = time.perf_counter()
+        self.waited = self.model.seconds_waiting
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 0 and self.params["steps"] > 1:
+            self.start_clock()
+            return
+        self.steps += 1
+        self.end = time.perf_counter()  # Keras has waited for the device: it hands over numbers
+
+    def on_test_begin(self, logs=None):
+        if self.steps:
+            logs |= self.of_the_steps()  # a session cut in the validation hands them on
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.steps:
+            logs |= self.of_the_steps()
+
+    def of_the_steps(self):
+        """Give images_per_second, input_wait and device_memory of the epoch's steps so far."""
+        seconds = self.end - self.start
+        logs = {
+            "images_per_second": self.batch_size * self.steps / seconds,
+            "input_wait": (self.model.seconds_waiting - self.waited) / seconds,
+        }
+        if gpus := tf.config.list_logical_devices("GPU"):
+            peaks = [tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus]
+            logs["device_memory"] = max(peaks) / 2**30
+        return logs

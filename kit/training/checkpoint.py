@@ -1,9 +1,8 @@
-"""Crash-safe checkpoints: what decides all that comes of a training, whole on the disk or absent.
+"""Crash-safe checkpoints: all training state; a checkpoint is complete or absent.
 
-That is the weights, their average, the optimizer, whose iterations are the step, and the progress
-(Keeper in keeper.py). The data needs no state: which image stands where, and its crop, is a
-function of seed and step. Nor does chance: seed generators, where a model has them, are among its
-variables.
+The state is the weights, their average, the optimizer, whose iterations are the step, and the
+progress (Backup in backup.py). The data needs no state: which image comes when, and its crop, is a
+function of seed and step. Seed generators, where a model has them, are among its variables.
 """
 
 import concurrent.futures
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from kit.training.strategy import of_first_host, several_hosts
+from kit.training.strategy import broadcast, several_hosts
 
 SAVE_ERRORS = (OSError, tf.errors.OpError)
 DAMAGE = (tf.errors.OpError, IndexError, OSError)  # as what TensorFlow reports it
@@ -90,11 +89,11 @@ class Checkpoints:
         progress = self.read()
         if several_hosts(self.strategy):
             text = json.dumps(progress).encode()
-            size = int(of_first_host(self.strategy, tf.constant([float(len(text))]))[0])
-            shared = of_first_host(self.strategy, tf.cast([*text.ljust(size)[:size]], tf.float32))
+            size = int(broadcast(self.strategy, tf.constant([float(len(text))]))[0])
+            shared = broadcast(self.strategy, tf.cast([*text.ljust(size)[:size]], tf.float32))
             progress = json.loads(bytes(tf.cast(shared, tf.uint8).numpy()))
             if progress:
-                share(self.strategy, self.variables)
+                broadcast_variables(self.strategy, self.variables)
         return progress
 
     def read(self):
@@ -149,13 +148,13 @@ def seeds_of(model):
     return [variable for variable in model.variables if id(variable) not in known]
 
 
-def share(strategy, variables):
+def broadcast_variables(strategy, variables):
     """Give the first host's values to all hosts' variables, in one message for each type."""
     for dtype in sorted({variable.dtype for variable in variables}):  # in one order on all hosts
         chosen = [variable for variable in variables if variable.dtype == dtype]
         joined = tf.concat([tf.reshape(variable.value, [-1]) for variable in chosen], axis=0)
         parts = tf.split(
-            of_first_host(strategy, joined), [math.prod(variable.shape) for variable in chosen]
+            broadcast(strategy, joined), [math.prod(variable.shape) for variable in chosen]
         )
         for variable, part in zip(chosen, parts, strict=True):
             variable.assign(tf.reshape(part, variable.shape))

@@ -1,7 +1,8 @@
-"""TensorFlow's fused batch norm in the place of Keras' own, for speed alone.
+"""How two of Keras' layers compute while they train; what is saved knows nothing of this.
 
 Keras 3 computes batch norm from means, squares and products, each a pass over the activations, and
-in float32 also under bfloat16. TensorFlow's one operation gives the same numbers.
+in float32 also under bfloat16. TensorFlow's one operation gives the same numbers. And Keras'
+Dropout draws the same numbers on each replica.
 """
 
 import types
@@ -11,10 +12,7 @@ import tensorflow as tf
 
 
 def fuse_batch_norms(model):
-    """Let each batch norm of the model that sees one replica alone compute in one operation.
-
-    The layers remain Keras' own: what is saved knows nothing of this.
-    """
+    """Let each batch norm of the model that sees one replica alone compute in one operation."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
             layer.call = types.MethodType(fused_call, layer)
@@ -46,3 +44,25 @@ def fused_call(layer, inputs, training=None, mask=None):
         ):
             variable.assign(old * layer.momentum + new * (1 - layer.momentum))
     return outputs
+
+
+def draw_drop_path_once(model):
+    """Let the model's Dropout layers skip, on any number of replicas, what one would."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.call = types.MethodType(dropped, layer)
+
+
+def dropped(layer, inputs, training=False):
+    """Compute as Dropout.call does, with this replica's share of numbers for the whole batch."""
+    if not training:
+        return inputs
+    replica = tf.distribute.get_replica_context()
+    images = tf.shape(inputs)[0]
+    batch = tf.random.stateless_uniform(
+        [images * replica.num_replicas_in_sync, *layer.noise_shape[1:]],
+        seed=layer.seed_generator.next(),
+    )
+    first = images * replica.replica_id_in_sync_group
+    kept = batch[first : first + images] >= layer.rate
+    return tf.where(kept, inputs / (1 - layer.rate), tf.zeros_like(inputs))

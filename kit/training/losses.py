@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 
 
-class Loss(keras.losses.Loss):
-    """The loss `loss` of logits [batch, classes], by name as in params.yaml.
+class ClassificationLoss(keras.losses.Loss):
+    """The loss of logits [batch, classes] that the section Loss describes.
 
     `label_smoothing` is the share of each label that is spread evenly over all classes (Szegedy et
     al. 2016, Rethinking the Inception Architecture, section 7). "binary_cross_entropy" asks of each
@@ -14,10 +14,10 @@ class Loss(keras.losses.Loss):
     ResNet Strikes Back.
     """
 
-    def __init__(self, *, loss, label_smoothing, target_threshold):
-        super().__init__(name=loss)
-        self.binary = loss == "binary_cross_entropy"
-        self.label_smoothing, self.target_threshold = label_smoothing, target_threshold
+    def __init__(self, loss):
+        super().__init__(name=loss.loss)
+        self.binary = loss.loss == "binary_cross_entropy"
+        self.label_smoothing, self.target_threshold = loss.label_smoothing, loss.target_threshold
 
     def call(self, labels, logits):
         if not self.binary and not self.label_smoothing:

@@ -4,17 +4,22 @@ import keras
 import tensorflow as tf
 
 
-def make_optimizer(model, *, optimizer, learning_rate, momentum, weight_decay, weight_decay_skips):
-    """Give the optimizer of that name, "sgd" or "lamb", for a model that it will train.
+def make_optimizer(model, optimizer, decay, learning_rate):
+    """Give the optimizer that the section Optimizer names, for a model that it will train.
 
-    SGD does not decay: the network's own L2 loss does that, as in the papers. LAMB decays by
-    `weight_decay` what `weight_decay_skips` ("norm", "bias") does not leave out.
+    `decay` is the section WeightDecay. SGD does not decay: the network's own L2 loss does that, as
+    in the papers. LAMB decays by `weight_decay` what `weight_decay_skips` does not leave out.
     """
-    if optimizer == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=momentum)
-    lamb = Lamb(learning_rate, epsilon=1e-6, weight_decay=weight_decay)  # timm's epsilon
-    lamb.exclude_from_weight_decay(var_list=undecayed(model, weight_decay_skips))
+    if optimizer.optimizer == "sgd":
+        return keras.optimizers.SGD(learning_rate, momentum=optimizer.momentum)
+    lamb = Lamb(learning_rate, epsilon=1e-6, weight_decay=decay.weight_decay)  # timm's epsilon
+    lamb.exclude_from_weight_decay(var_list=undecayed(model, decay.weight_decay_skips))
     return lamb
+
+
+def decay_in_loss(optimizer, decay):
+    """Give the WeightDecay for `resnet50`'s L2 loss: that of SGD, none where LAMB itself decays."""
+    return decay if optimizer.optimizer == "sgd" else None
 
 
 def undecayed(model, weight_decay_skips):

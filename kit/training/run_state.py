@@ -9,7 +9,7 @@ from kit.files import replacing
 FILE = "checkpoints/run.json"
 # What may change between a run's start and its resume: where things are, what is shown and saved.
 FREE = {
-    *("data_dir", "run_dir", "data_service"),
+    *("raw_dir", "data_dir", "run_dir", "data_service"),
     *("checkpoint_minutes", "keep_checkpoints", "on_save_error"),
     *("tensorboard", "expected_top1", "outside_band"),
 }

@@ -14,8 +14,24 @@ class Devices(Section):
     precision: str = one_of("float32", "mixed_bfloat16", "mixed_float16")
 
     def conflicts(self):
-        if self.replicas > 1:
+        if self.replicas:
             yield from self.wrong_on(self.replicas)
+
+    def check(self, replicas: int, batch_size: int) -> None:
+        """Raise ValueError unless a batch divides among the replicas, and Keras can train them."""
+        problems = [*self.wrong_on(replicas), *self.divided_badly(replicas, batch_size)]
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    def divided_badly(self, replicas: int, batch_size: int):
+        """Give a line for a batch that does not divide among the replicas."""
+        if batch_size % replicas:
+            down = batch_size // replicas * replicas
+            nearest = f"{down} or {down + replicas}" if down else replicas
+            yield (
+                f"batch_size: {batch_size} does not divide among {replicas} replicas; "
+                f"take {nearest}"
+            )
 
     def wrong_on(self, replicas: int):
         """Give a line for what Keras gets wrong on so many replicas."""

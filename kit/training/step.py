@@ -10,8 +10,24 @@ from functools import partial
 import keras
 import tensorflow as tf
 
-from kit.training.checks import check_compile
 from kit.training.ema import WeightAverage
+from kit.training.layers import draw_drop_path_once, fuse_batch_norms
+
+WRONG_ON_REPLICAS = {  # argument of Keras' optimizers or of compile: what it does there
+    "clipnorm": "clips each replica's gradient before their sum",
+    "global_clipnorm": "clips each replica's gradient before their sum",
+    "clipvalue": "clips each replica's gradient before their sum",
+    "gradient_accumulation_steps": "fails in the first step",
+    "ema_overwrite_frequency": "fails in the first step; take ema_decay",
+    "jit_compile": "fails or hangs (keras#19005, keras#20763)",
+}
+
+
+def training_model(network):
+    """Give the TrainingModel of a network that `resnet50` has built: call it in the same scope."""
+    fuse_batch_norms(network)
+    draw_drop_path_once(network)
+    return TrainingModel(network.input, network.output, name=network.name)
 
 
 class TrainingModel(keras.Model):
@@ -37,18 +53,18 @@ class TrainingModel(keras.Model):
         self.seconds_waiting = 0.0
         self.evaluating = False
 
-    def compile(self, optimizer, *, clip_norm=0.0, ema_decay=0.0, **settings):
+    def compile(self, optimizer, *, clip_grad_norm=0.0, ema_decay=0.0, **settings):
         """Compile as Keras does, and make every variable: call it in the strategy's scope.
 
-        The global batch's gradient is scaled down to the L2 norm `clip_norm`, that of the L2 loss
-        with it. With `ema_decay` the model that is evaluated is a WeightAverage. 0: neither.
+        The global batch's gradient, that of the L2 loss with it, is clipped to the global norm
+        `clip_grad_norm`. With `ema_decay` a WeightAverage is what is evaluated. 0: neither.
 
         Raises ValueError for a setting that Keras has wrong on several replicas.
         """
         replicas = self.distribute_strategy.num_replicas_in_sync
         check_compile(replicas=replicas, **{**vars(optimizer), **settings})
         super().compile(optimizer, **settings)
-        self._measure_gradients_of(optimizer, clip_norm)
+        self._measure_gradients_of(optimizer, clip_grad_norm)
         self.average = WeightAverage(self, ema_decay) if ema_decay else None
         self._symbolic_build(data_batch=(self.inputs[0], keras.KerasTensor((None,), "int64")))
 
@@ -57,7 +73,7 @@ class TrainingModel(keras.Model):
         # hosts fail in averaging it over them (keras#20585).
         pass
 
-    def _measure_gradients_of(self, optimizer, clip_norm):
+    def _measure_gradients_of(self, optimizer, clip_grad_norm):
         # The optimizer sums the gradients over the replicas; a sum of our own would send them all
         # a second time, and the norm of one replica's share is not that of the batch.
         all_reduce = optimizer._all_reduce_sum_gradients
@@ -66,8 +82,8 @@ class TrainingModel(keras.Model):
             gradients, variables = zip(*all_reduce(gradients_and_variables), strict=True)
             norm = tf.linalg.global_norm(gradients)
             self.gradient_norm.update_state(norm)
-            if clip_norm:
-                gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
+            if clip_grad_norm:
+                gradients, _ = tf.clip_by_global_norm(gradients, clip_grad_norm, use_norm=norm)
             return list(zip(gradients, variables, strict=True))
 
         optimizer._all_reduce_sum_gradients = measured
@@ -179,6 +195,24 @@ def moving_statistics(model):
     ]
 
 
-def plain(model):
+def check_compile(*, replicas, **settings):
+    """Raise ValueError for a setting of the optimizer or of `compile` that Keras has wrong.
+
+    Settings that are not known to be wrong pass.
+    """
+    if settings.get("steps_per_execution", 1) != 1:
+        raise ValueError(
+            f"steps_per_execution: {settings['steps_per_execution']} fails on several replicas "
+            "(keras#19246) and may overshoot the epoch on one; leave it at 1"
+        )
+    for name, reason in WRONG_ON_REPLICAS.items():
+        if replicas > 1 and settings.get(name) not in (None, False, "auto"):
+            raise ValueError(
+                f"{name}: {settings[name]} on {replicas} replicas {reason}; "
+                "leave it out, or train on one"
+            )
+
+
+def without_training_step(model):
     """Give the same network, sharing its weights, as a keras.Model that is loaded without kit."""
     return keras.Model(model.input, model.output, name=model.name)

@@ -21,9 +21,9 @@ def make_strategy(*, replicas):
 
     Raises ValueError when there are fewer devices.
     """
-    together = cluster.find()
-    if together.count > 1:
-        return multi_worker(together, replicas)
+    hosts = cluster.find()
+    if hosts.count > 1:
+        return multi_worker(hosts, replicas)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return mirrored(tuple(logical_cpus(replicas or 1)))
@@ -69,7 +69,7 @@ def logical_cpus(count):
 
 
 @functools.cache
-def multi_worker(together, replicas):
+def multi_worker(hosts, replicas):
     """Give the MultiWorkerMirroredStrategy of these hosts, once all of them are up.
 
     Raises ValueError for another number of replicas than this host has GPUs, or one CPU.
@@ -77,14 +77,14 @@ def multi_worker(together, replicas):
     gpus = len(tf.config.list_physical_devices("GPU"))
     if replicas not in (0, gpus or 1):
         raise ValueError(
-            f"replicas: {replicas} on each of {together.count} hosts, and this one trains on "
+            f"replicas: {replicas} on each of {hosts.count} hosts, and this one trains on "
             f"{gpus or 1}; take 0"
         )
-    together.wait(minutes=10)
+    hosts.wait(minutes=10)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({"worker": list(together.addresses)}),
+        tf.train.ClusterSpec({"worker": list(hosts.addresses)}),
         task_type="worker",
-        task_id=together.number,
+        task_id=hosts.number,
         num_accelerators={"GPU": gpus},
     )
     handler = signal.getsignal(signal.SIGTERM)
@@ -144,7 +144,7 @@ def sum_over_hosts(strategy, vector):
     return _summed(strategy, vector) if several_hosts(strategy) else vector
 
 
-def of_first_host(strategy, vector):
+def broadcast(strategy, vector):
     """Give the first host's vector to all; every host has to call it, with one of its length."""
     first = strategy.extended.should_checkpoint
     return sum_over_hosts(strategy, vector if first else tf.zeros_like(vector))

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kit.training.measurements import input_bound
+from kit.training.callbacks import input_bound
 
 IMAGES = 4  # shown of an epoch's first batch
 TAGS = {  # TensorBoard puts together what stands before the slash
