@@ -7,16 +7,15 @@ of small_training.py. RUN_DIR/host0.json, host1.json and so on tell what each ho
 import hashlib
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from kit.files import replacing
-from kit.pipeline import dataset
-from kit.training import cluster, schedule, strategy, trainer
-from tests.small_training import IMAGES, NETWORK, RATES, RUN
+from kit.training import cluster, strategy, trainer
+from tests import small_training
+from tests.networks import compile_model
 
 
 class Saw(keras.callbacks.Callback):
@@ -42,25 +41,14 @@ def main(data_dir, run_dir, changes):
     here = cluster.find()
     own = Path(here.own_dir(run_dir))
     devices = strategy.make_strategy(replicas=changes.pop("replicas", 0))
-    trainer.fix_chance(seed=0, deterministic=True)
-    network = NETWORK | {"batch_norm": changes.pop("batch_norm", "per_replica")}
-    model = trainer.compile_model(devices, **network)
-    images = IMAGES | {"batch_size": changes.pop("batch_size", 12)}
-    part = {"data_dir": data_dir, "worker": here.number, "workers": here.count}
-    validation = dataset.evaluation_dataset(
-        split="validation", batch_size=images["batch_size"], image_size=32, resize_side=36, **part
-    )
+    trainer.set_seed(0, deterministic=True)
+    batch_norm = changes.pop("batch_norm", "per_replica")
+    model = compile_model(devices, **small_training.NETWORK | {"batch_norm": batch_norm})
     saw = Saw(Path(run_dir) / f"host{here.number}.step")
-    history = trainer.fit(
-        model,
-        partial(dataset.training_dataset, **part, **images),
-        validation,
-        run_dir=own,
-        schedule=schedule.scheduler(**RATES),
-        watchers=[saw],
-        **RUN | changes,
-    )
-    spread = strategy.for_host(devices, validation, batch_size=images["batch_size"])
+    part = {"batch_size": 12, "worker": here.number, "workers": here.count}
+    history = small_training.train(model, data_dir, own, callbacks=[saw], **part | changes)
+    validation = small_training.validation_data(data_dir, **part)
+    spread = strategy.for_host(devices, validation, batch_size=12)
     found = {
         "history": history.history,
         "weights": [np.ravel(weight).tolist() for weight in model.get_weights()],

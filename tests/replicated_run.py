@@ -13,20 +13,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kit.model.resnet import BATCH_NORMS
-from kit.training import schedule, trainer
+from kit.training.schedule import LearningRateScheduler
 from kit.training.strategy import make_strategy
-from tests import small_training
+from tests.networks import compile_model, sections
+from tests.small_training import NETWORK, VALUES
 
 STEPS, BATCH = 20, 8
-SETTINGS = small_training.NETWORK | {
-    "classes": 6,
-    "stage_sizes": (1,),
+BATCH_NORMS = ("per_replica", "synchronized")
+CHANGES = {
+    "stage_sizes": [1],
     "weight_decay": 1e-2,  # large, so that a wrong factor would show
     "learning_rate": 0.01,
+    "epochs": STEPS,  # each a step, so that the history holds it
+    "decay_epochs": [10],
 }
-# an epoch is a step, so that the history holds each; the rate drops after ten
-RATES = small_training.RATES | {"learning_rate": 0.01, "decay_epochs": [10], "steps_per_epoch": 1}
 
 
 def batches():
@@ -38,7 +38,7 @@ def batches():
 
 def compiled(strategy, **changes):
     keras.utils.set_random_seed(0)
-    return trainer.compile_model(strategy, **SETTINGS | changes)
+    return compile_model(strategy, **NETWORK | CHANGES | {"classes": 6} | changes)
 
 
 def train(model, first=0, last=STEPS):
@@ -47,6 +47,7 @@ def train(model, first=0, last=STEPS):
     The validation of 14 images leaves replicas with fewer in the last batch, or with none.
     """
     images, labels = batches()
+    scheduler = LearningRateScheduler(sections(**VALUES | CHANGES).schedule, steps_per_epoch=1)
     return model.fit(
         tf.data.Dataset.from_tensor_slices((images[first:], labels[first:])).repeat(),
         validation_data=tf.data.Dataset.from_tensor_slices(
@@ -56,7 +57,7 @@ def train(model, first=0, last=STEPS):
         initial_epoch=first,
         epochs=last,
         steps_per_epoch=1,
-        callbacks=[schedule.scheduler(**RATES)],
+        callbacks=[scheduler],
         shuffle=False,
         verbose=0,
     ).history

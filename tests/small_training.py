@@ -17,75 +17,32 @@ import keras
 import numpy as np
 
 from kit.files import replacing
-from kit.pipeline import dataset
-from kit.training import schedule, strategy, trainer
-from tests.images import UNCHANGED
+from kit.pipeline.dataset import TrainingData, evaluation_dataset
+from kit.training import trainer
+from kit.training.schedule import LearningRateScheduler
+from kit.training.strategy import make_strategy
+from tests.networks import compile_model, sections
 
-NETWORK = {
-    "classes": 3,
-    "version": "1.5",
-    "channel_means": [123.68, 116.779, 103.939],
-    "batch_norm": "per_replica",
+VALUES = {  # what differs from params.yaml
+    "stage_sizes": [1, 1],
     "batch_norm_momentum": 0.9,
-    "batch_norm_epsilon": 1e-5,
-    "zero_gamma": False,
-    "blur_pool": False,
-    "drop_path": 0.0,
-    "weight_decay": 1e-4,
-    "weight_decay_skips": ["norm", "bias"],
-    "learning_rate": 0.05,
-    "momentum": 0.9,
-    "precision": "float32",
-    "optimizer": "sgd",
-    "clip_norm": 0.0,
-    "loss": "cross_entropy",
-    "label_smoothing": 0.0,
-    "target_threshold": 0.0,
-    "ema_decay": 0.0,
-    "width": 4,
-    "stage_sizes": (1, 1),
-}
-IMAGES = {
     "batch_size": 4,
     "image_size": 32,
+    "resize_side": 36,
     "shuffle_shards": 2,
-    "crop_sampling": "distorted_box",
-    "min_object_covered": 0.1,
-    "aspect_ratio_range": [0.75, 1.33],
-    "area_range": [0.05, 1.0],
-    "max_attempts": 100,
-    "seed": 0,
     "deterministic": True,
-    "scaled_decode": False,
-    **UNCHANGED,
-}
-RATES = {
-    "epochs": 3,
-    "steps_per_epoch": 8,
     "learning_rate": 0.05,
-    "rate_decay": "steps",
+    "base_batch_size": 0,
     "decay_epochs": [2],
-    "decay_factor": 0.1,
-    "final_rate": 0.0,
-    "polynomial_power": 2.0,
-    "rate_every": "epoch",
-    "warmup_epochs": 0,
-    "warmup_start": 0.0,
-}
-RUN = {
-    "epochs": 3,
-    "steps_per_epoch": 8,
-    "training_sizes": [],
-    "parameters": {"seed": 0, "learning_rate": 0.05},
     "checkpoint_minutes": 0.0,
-    "keep_checkpoints": 3,
-    "on_save_error": "stop",
 }
+NETWORK = VALUES | {"classes": 3, "width": 4}  # as compile_model takes them
+RUN = {"epochs": 3, "steps_per_epoch": 8, "parameters": {"seed": 0, "learning_rate": 0.05}}
 
 
 def compiled(*, replicas=1, **changes):
-    trainer.fix_chance(seed=0, deterministic=True)
-    return trainer.compile_model(strategy.make_strategy(replicas=replicas), **NETWORK | changes)
+    trainer.set_seed(0, deterministic=True)
+    return compile_model(make_strategy(replicas=replicas), **NETWORK | changes)
 
 
 @functools.cache
@@ -103,19 +60,55 @@ def untrained():
     return model
 
 
-def train(model, data_dir, run_dir, **changes):
-    """Train in `run_dir`, or go on there; give Keras' History."""
-
-    def training(start_step, **sized):
-        images = IMAGES | sized
-        return dataset.training_dataset(data_dir=data_dir, start_step=start_step, **images)
-
-    validation = dataset.evaluation_dataset(
-        data_dir=data_dir, split="validation", batch_size=4, image_size=32, resize_side=36
+def training_data(data_dir, *, worker=0, workers=1, **changes):
+    """Give the TrainingData of VALUES, some of them changed."""
+    p = sections(**VALUES | changes)
+    return TrainingData(
+        data_dir=data_dir,
+        reading=p.reading,
+        crop=p.crop,
+        augmentation=p.augmentation,
+        mixing=p.mixing,
+        image_size=p.resolution.image_size,
+        batch_size=p.schedule.batch_size,
+        fill=p.network.channel_means,
+        seed=p.run.seed,
+        deterministic=p.run.deterministic,
+        worker=worker,
+        workers=workers,
     )
-    settings = {"training": training, "validation": validation}
-    settings |= {"schedule": schedule.scheduler(**RATES), "run_dir": run_dir}
-    return trainer.fit(model, **settings | RUN | changes)
+
+
+def validation_data(data_dir, *, batch_size=4, worker=0, workers=1):
+    return evaluation_dataset(
+        data_dir=data_dir,
+        split="validation",
+        batch_size=batch_size,
+        image_size=32,
+        resize_side=36,
+        worker=worker,
+        workers=workers,
+    )
+
+
+def train(
+    model, data_dir, run_dir, *, callbacks=(), training_sizes=(), worker=0, workers=1, **changes
+):
+    """Train in `run_dir`, or go on there; give Keras' History. `changes` are of RUN or VALUES."""
+    run = {name: changes.pop(name, value) for name, value in RUN.items()}
+    p = sections(**VALUES | changes)
+    part = {"batch_size": p.schedule.batch_size, "worker": worker, "workers": workers}
+    scheduler = LearningRateScheduler(p.schedule, steps_per_epoch=run["steps_per_epoch"])
+    return trainer.fit(
+        model,
+        training_data(data_dir, **changes | part),
+        validation_data(data_dir, **part),
+        callbacks=[scheduler, *callbacks],
+        run_dir=run_dir,
+        saving=p.saving,
+        training_sizes=training_sizes,
+        **run,
+    )
 
 
 class Tell(keras.callbacks.Callback):
@@ -142,7 +135,7 @@ def start(data_dir, run_dir, replicas):
             epochs=4,
             steps_per_epoch=50,
             checkpoint_minutes=0.2 / 60,
-            watchers=[Tell(run_dir / "steps")],
+            callbacks=[Tell(run_dir / "steps")],
         )
         with replacing(run_dir / "weights.npz") as path:
             np.savez(path, *[variable.numpy() for variable in model.variables])
