@@ -1,5 +1,4 @@
 import pytest
-
 from kit.training.checks import (
     check_bands,
     check_batch,

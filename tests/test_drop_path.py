@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from kit.training.drop_path import drop_as_one
 
 from kit.signals import Preempted
 from kit.training import trainer
 from kit.training.checkpoint import seeds_of
-from kit.training.drop_path import drop_as_one
 from tests.images import make_shards
 from tests.small_training import NETWORK, train
 

@@ -5,9 +5,9 @@ import time
 import keras
 import pytest
 import tensorflow as tf
+from kit.training.measurements import Measurements, input_bound
 
 from kit.training import trainer
-from kit.training.measurements import Measurements, input_bound
 from tests.test_trainer import SETTINGS, batches
 
 STEPS = 4

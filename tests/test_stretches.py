@@ -8,9 +8,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from kit.training.stretches import stretches
 
 from kit.signals import Preempted
-from kit.training.stretches import stretches
 from tests.images import make_shards
 from tests.small_training import train, untrained
 

@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from kit.training.measurements import Measurements
 from tensorboard import default, program
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from kit.training import callbacks, trainer
-from kit.training.measurements import Measurements
 from kit.training.tensorboard import TAGS, TensorBoard
 from tests import small_training
 from tests.images import make_shards
