@@ -15,10 +15,8 @@ RATES = {
     "synthetic": 2375.0,
     "real": 1390.0,
 }
+ROUNDS = {stage: [1.1 * rate, 0.7 * rate, rate] for stage, rate in RATES.items()}
 ROWS = demand.demand(supply=1420, cores=2, bytes_per_image=110_000)
-DECODING = {"original": 1500, "stored": 1900, "scaled": 1540}
-REMEDIES = demand.remedies(supply=1420, decoding=DECODING)
-KNEE = demand.knee(supply=1000, batch_size=32, step_seconds=0.128, consumers=8)
 TIMES = {
     name: {stage: dict(zip(("p50", "p90", "p99"), row, strict=True)) for stage, row in rows.items()}
     for name, rows in {
@@ -30,10 +28,9 @@ MEASURED = {"device": "CPU, 2 cores", "image_size": 224, "runs": 200, "forms": T
 BATCHES = {"quick": {1: 100.0, 8: 120.0}, "slow": {1: 10.0, 8: 30.0}, "as slow": {1: 9.0, 8: 30.0}}
 FIGURES = {
     "latency": lambda: plots.latency(MEASURED),
-    "throughput": lambda: plots.batch_throughput(BATCHES, ""),
-    "waterfall": lambda: plots.waterfall(RATES, "input-bound: yes"),
-    "supply_and_demand": lambda: plots.supply_and_demand(ROWS, supply=1420, remedies=REMEDIES),
-    "knee": lambda: plots.knee(KNEE, "", supply=1000, of="consumers", measured=[(1, 240)]),
+    "throughput": lambda: plots.batch_throughput(BATCHES, "CPU"),
+    "waterfall": lambda: plots.waterfall(ROUNDS, "input-bound: yes"),
+    "supply_and_demand": lambda: plots.supply_and_demand(ROWS, supply=1420),
 }
 
 
@@ -49,11 +46,13 @@ def ends(axes, colour):
 
 def test_waterfall_falls_from_stage_to_stage():
     (axes,) = FIGURES["waterfall"]().axes
-    assert ends(axes, plots.LIGHT) == pytest.approx([40000, 15000, 1640, 1480, 1420])
-    assert ends(axes, plots.DARK) == pytest.approx([45000, 2375, 1390])
+    assert ends(axes, plots.INPUT) == pytest.approx([40000, 15000, 1640, 1480, 1420])
+    assert ends(axes, plots.NETWORK) == pytest.approx([45000, 2375, 1390])
     pale = ends(axes, plots.PALE)  # what was there before each stage
     assert pale[1:5] == pytest.approx([40000, 15000, 1640, 1480])
     assert pale[7] == pytest.approx(2375)
+    whiskers = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "|"]
+    assert whiskers == [[0.7 * rate, 1.1 * rate] for rate in RATES.values()]
     assert axes.get_title(loc="left") == "input-bound: yes"
 
 
@@ -64,17 +63,8 @@ def test_supply_and_demand_fills_the_dots_that_are_fed():
     assert len(dots) == len(ROWS)
     assert full == [row["images_per_second"] for row in ROWS if row["images_per_second"] <= 1420]
     assert words(axes)[0] == "V100 16 GB, float32"
-    assert words(axes)[-1] == "scaled decode (measured)"
-    assert ends(axes, plots.LIGHT) == [row["images_per_second"] for row in REMEDIES[2:]]
-
-
-def test_knee_shows_the_simulation_and_the_real_run():
-    lines = {line.get_label(): line for line in FIGURES["knee"]().axes[0].lines}
-    np.testing.assert_allclose(
-        lines["what they get, simulated"].get_ydata(), [250, 500, 750] + [1000] * 5
-    )
-    np.testing.assert_allclose(lines["what they could take"].get_ydata(), 250 * np.arange(1, 9))
-    np.testing.assert_allclose(lines["what they get, measured"].get_xydata(), [[1, 240]])
+    (supply,) = [line for line in axes.lines if line.get_color() == plots.INPUT]
+    assert list(supply.get_xdata()) == [1420, 1420]
 
 
 def test_latency_stacks_the_median_stages_of_the_fastest_form_first():
@@ -94,7 +84,7 @@ def test_recipes_latency_stands_beside_those_of_its_image_size_alone():
 
 
 def test_throughput_names_each_curve_beside_the_others():
-    axes = plots.batch_throughput(BATCHES, "").axes[0]
+    axes = plots.batch_throughput(BATCHES, "CPU").axes[0]
     assert [list(line.get_ydata()) for line in axes.lines] == [[10, 30], [9, 30], [100, 120]]
     assert [text.get_text() for text in axes.texts] == ["slow", "as slow", "quick"]
     bottom, top = axes.get_ylim()

@@ -2,9 +2,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from PIL import Image
 
 from kit import plots
+from kit.plots import style
 from tests import test_plots_speed
 from tests.test_plots_evaluation import NAMES, per_class
 from tests.test_plots_images import SQUARE
@@ -43,6 +45,61 @@ def test_figure_is_drawn_once_and_kept(name, tmp_path):
     assert pixels.std() > 1
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_has_a_title(name):
+    figure = FIGURES[name]()
+    titles = [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")]
+    assert figure.get_suptitle() or any(titles)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_is_left_in_mathematical_notation(name):
+    figure = FIGURES[name]()
+    figure.draw_without_rendering()
+    shown = [text.get_text() for text in figure.findobj(Text) if text.get_visible()]
+    assert not [text for text in shown if "math" in text]
+
+
+ODD_NAMES = ["Ba$$in", "US $5 to $10", "a [1]", "日本", "😀", "two\twords"]
+PAIR = {"label": 3, "prediction": 4, "images": 1, "of": 2, "positions": [1]}
+ANSWER = [(name, 0.1) for name in ODD_NAMES]
+OF_CLASSES = {
+    "confusion": lambda: plots.confusion(np.eye(6, dtype=int), ODD_NAMES),
+    "class_balance": lambda: plots.class_balance({"train": range(6)}, ODD_NAMES),
+    "class_accuracy": lambda: plots.class_accuracy(
+        [row | {"name": name} for row, name in zip(per_class([0.5] * 6), ODD_NAMES, strict=True)]
+    ),
+    "image_grid": lambda: plots.image_grid([SQUARE] * 6, ODD_NAMES, title="".join(ODD_NAMES)),
+    "mistakes": lambda: plots.mistakes(
+        [SQUARE], [np.eye(20)], [{"label": 3, "prediction": 4, "probability": 0.9}], ODD_NAMES
+    ),
+    "confused_pairs": lambda: plots.confused_pairs([SQUARE], [PAIR], ODD_NAMES),
+    "predictions": lambda: plots.predictions(
+        [SQUARE], [[0, 0, 1, 1]], [SQUARE], [np.eye(20)], [ANSWER], truths=["日本"]
+    ),
+    "file names": lambda: plots.predictions(
+        [SQUARE], [[0, 0, 1, 1]], [SQUARE], [np.eye(20)], [ANSWER], ["$日\udcff.jpg"]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+@pytest.mark.filterwarnings("error")
+def test_class_names_of_any_script_are_drawn_without_a_warning(name, tmp_path):
+    figure = OF_CLASSES[name]()
+    plots.save(figure, tmp_path, "figure")
+    named = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+    assert not [text for text in named if text.get_parse_math()]
+
+
+def test_class_names_keep_what_a_font_can_draw():
+    axes = OF_CLASSES["confusion"]().axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown[:3] == ODD_NAMES[:3]
+    assert shown[4] == "😀"
+    assert style.drawable("x日\t\ny") in ("x日□\ny", "x□□\ny")  # has this machine the font?
+
+
 def test_style_does_not_leak():
     before = plt.rcParams["font.size"]
     plots.class_balance({"train": [5, 6, 7]}, NAMES)
@@ -53,4 +110,6 @@ def test_colours_survive_greyscale():
     weights = 0.299, 0.587, 0.114  # luma of Rec. 601, what a grey print keeps
     dark, light, pale = (np.dot(weights, to_rgb(c)) for c in (plots.DARK, plots.LIGHT, plots.PALE))
     assert light - dark > 0.3
+    of_input, of_network = (np.dot(weights, to_rgb(c)) for c in (plots.INPUT, plots.NETWORK))
+    assert of_input - of_network > 0.3
     assert pale - light > 0.1

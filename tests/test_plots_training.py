@@ -61,6 +61,22 @@ def test_second_axis_counts_steps():
     np.testing.assert_allclose(steps.get_xlim(), np.multiply(figure.axes[0].get_xlim(), 5000))
 
 
+def test_each_epoch_has_its_last_step_above_it():
+    figure = plots.curves(HISTORY, "loss", steps_per_epoch=5004)
+    (steps,) = figure.axes[0].child_axes
+    figure.draw_without_rendering()
+    epochs = words(figure.axes[0].get_xticklabels())
+    assert {"0", "2", "4"} <= set(epochs)
+    assert words(steps.get_xticklabels()) == [f"{5004 * int(epoch):,}" for epoch in epochs]
+
+
+def test_curves_say_why_validation_may_do_better():
+    assert "augmented" in plots.curves(HISTORY, "accuracy").get_supxlabel()
+    assert not plots.curves(HISTORY, "learning_rate").get_supxlabel()
+    alone = {"top1": HISTORY["top1"], "top5": HISTORY["top5"]}
+    assert not plots.curves(alone, "loss").get_supxlabel()
+
+
 def test_unknown_quantity_is_refused():
     with pytest.raises(ValueError, match='quantity: "speed" is not one of loss, cross_entropy'):
         plots.curves(HISTORY, "speed")
@@ -71,4 +87,4 @@ def test_class_balance_draws_the_counts_of_each_split():
     train, validation = figure.axes
     assert [bar.get_width() for bar in train.patches] == [5, 6, 7]
     assert [bar.get_width() for bar in validation.patches] == [1, 2, 1]
-    assert train.get_title() == "train: 18 images"
+    assert train.get_title(loc="left") == "train: 18 images"

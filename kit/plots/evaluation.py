@@ -3,9 +3,8 @@
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import ListedColormap, LogNorm
-from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from kit.plots.style import DARK, DASHES, GREY, LIGHT, NAMED_CLASSES, STYLE, new_figure, short
+from kit.plots.style import GREY, MANY, PALE, STYLE, TRAINING, VALIDATION, new_figure, short
 
 NUMBERED_CLASSES = 20  # the counts in more cells than this squared cannot be read
 FEW_TO_MANY = ListedColormap(colormaps["inferno_r"](np.linspace(0.22, 1, 256)))  # 1 is no white
@@ -18,25 +17,26 @@ def class_accuracy(per_class):
     `per_class` is that list of `scores.evaluate`. The dashed line is the mean of the classes.
     """
     known = sorted((row for row in per_class if row["images"]), key=lambda row: row["top1"])
-    half = NAMED_CLASSES // 3
-    many = len(known) > NAMED_CLASSES
+    half = MANY // 3
+    many = len(known) > MANY
     rows = known[:half] + known[-half:] if many else known
     places = [place + 2 * (many and place >= half) for place in range(len(rows))]
-    figure, [[axes]] = new_figure(9, 1.8 + 0.36 * (places[-1] + 1))
-    axes.barh(places, [row["top1"] for row in rows], height=0.75, color=DARK)
+    figure, [[axes]] = new_figure(9, 2.1 + 0.36 * (places[-1] + 1))
+    axes.barh(places, [row["top1"] for row in rows], height=0.75, color=VALIDATION)
     for place, row in zip(places, rows, strict=True):
         axes.text(1.03, place, f"{row['correct']:,} of {row['images']:,}", va="center", color=GREY)
     if many:
         text = f"{len(known) - len(rows):,} classes between"
         axes.text(0.01, half + 0.5, text, va="center", style="italic", color=GREY)
     mean = np.mean([row["top1"] for row in known])
-    axes.axvline(mean, color=LIGHT, ls=DASHES[1], label=f"mean of the classes, {mean:.1%}")
+    axes.axvline(mean, color=GREY, ls="--", label=f"mean of the classes, {mean:.1%}")
     axes.set_yticks(places, [short(row["name"], 24) for row in rows])
     axes.set(xlabel="top-1 accuracy", xlim=(0, 1.22), ylim=(-0.7, places[-1] + 0.7))
     axes.set_xticks(np.linspace(0, 1, 6))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_formatter("{x:.0%}")
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside upper center")
+    axes.set_title("Accuracy of each class, validation images")
+    figure.legend(loc="outside lower center")
     return figure
 
 
@@ -44,31 +44,80 @@ def class_accuracy(per_class):
 def confusion(matrix, names):
     """Draw a confusion matrix [classes, classes], rows the true class.
 
-    Up to NAMED_CLASSES it is coloured by the share of the row and named, up to NUMBERED_CLASSES
+    Up to MANY it is coloured by the share of the row and named, up to NUMBERED_CLASSES
     with its counts too; beyond, a dot per pair of classes is coloured by its count, on a log scale.
     """
     matrix = np.asarray(matrix)
-    classes = len(matrix)
-    if classes > NAMED_CLASSES:
+    if len(matrix) > MANY:
         return _large_confusion(matrix)
-    side = 4.5 + 0.5 * min(classes, 10) + 0.2 * max(classes - 10, 0)
+    side = 4.5 + 0.5 * min(len(matrix), 10) + 0.2 * max(len(matrix) - 10, 0)
     figure, [[axes]] = new_figure(side + 1.2, side)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    ticks, words = range(classes), [short(name) for name in names]
+    ticks, words = range(len(matrix)), [short(name) for name in names]
     axes.set_xticks(ticks, words, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, words)
-    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set(title=_confusion_title(matrix), xlabel="predicted class", ylabel="true class")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    if classes <= NUMBERED_CLASSES:
+    if len(matrix) <= NUMBERED_CLASSES:
         for row, column in np.argwhere(matrix):
             colour = "white" if share[row, column] > 0.5 else "black"
             count = f"{matrix[row, column]:,}"
             axes.text(column, row, count, color=colour, ha="center", va="center")
-    bar = figure.colorbar(picture, shrink=0.7, format=PercentFormatter(1, decimals=0))
+    bar = figure.colorbar(picture, shrink=0.7, format="{x:.0%}")
     bar.set_label("share of the true class")
+    return figure
+
+
+@STYLE
+def reliability(calibration):
+    """Draw accuracy against confidence, before and after the temperature.
+
+    `calibration` is of `calibration.calibrate`. A dot's area is its share of the images; on the
+    grey line the network is right as often as it says.
+    """
+    figure, [[axes]] = new_figure(7, 7.6)
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1.5, ls="--")
+    names = {"before": "as trained", "after": f"at temperature {calibration['temperature']:.2f}"}
+    for (part, words), colour in zip(names.items(), (PALE, VALIDATION), strict=True):
+        rows = [row for row in calibration[part]["bins"] if row["images"]]
+        sure, right = ([row[key] for row in rows] for key in ("confidence", "accuracy"))
+        areas = 60 + 900 * np.array([row["images"] for row in rows]) / calibration["images"]
+        text = f"{words}: error {calibration[part]['error']:.1%}"
+        style = {"color": colour, "alpha": 0.8, "linewidths": 1.5, "edgecolors": VALIDATION}
+        axes.scatter(sure, right, areas, label=text, **style)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(-0.03, 1.05), ylim=(-0.03, 1.05))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:.0%}")
+    axes.set_title(f"Confidence and accuracy of {calibration['images']:,} images")
+    for handle in figure.legend(loc="outside lower center").legend_handles:
+        handle.set_sizes([120])
+    return figure
+
+
+@STYLE
+def accuracy_by_size(rows, *, training_size):
+    """Draw top-1 against the side of the test crop, with the 95 % intervals.
+
+    `rows` are {"image_size", "top1"}; the dashed line is the size of the training crops.
+    """
+    figure, [[axes]] = new_figure(8, 5.4)
+    pixels = [row["image_size"] for row in rows]
+    value, low, high = (
+        np.array([row["top1"][key] for row in rows]) for key in ("value", "low", "high")
+    )
+    bars = [value - low, high - value]
+    style = {"color": VALIDATION, "marker": "o", "capsize": 5, "elinewidth": 1.5}
+    axes.errorbar(pixels, value, bars, label="validation, 95 % interval", **style)
+    text = f"size of the training crops, {training_size}"
+    axes.axvline(training_size, color=TRAINING, ls="--", label=text, zorder=1)
+    axes.set(xlabel="side of the test crop, pixels", ylabel="top-1 accuracy")
+    axes.set_title("Accuracy at other test sizes")
+    axes.set_xticks(pixels)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -90,60 +139,12 @@ def _large_confusion(matrix):
     )
     axes.set(xlabel="predicted class, number", ylabel="true class, number", aspect="equal")
     axes.set(xlim=(-0.5, len(matrix) - 0.5), ylim=(len(matrix) - 0.5, -0.5))
-    bar = figure.colorbar(dots, shrink=0.7, format=FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_title(_confusion_title(matrix))
+    bar = figure.colorbar(dots, shrink=0.7, format="{x:g}")
     bar.set_label("images")
+    bar.minorticks_off()
     return figure
 
 
-@STYLE
-def reliability(calibration):
-    """Draw accuracy against confidence, before and after the temperature.
-
-    `calibration` is of `calibration.calibrate`. A dot's area is its share of the images; on the
-    grey line the network is right as often as it says.
-    """
-    figure, [[axes]] = new_figure(7, 7)
-    axes.plot([0, 1], [0, 1], color=GREY, lw=1.5, ls=DASHES[1])
-    names = {"before": "as trained", "after": f"at temperature {calibration['temperature']:.2f}"}
-    for (part, words), colour in zip(names.items(), (LIGHT, DARK), strict=True):
-        rows = [row for row in calibration[part]["bins"] if row["images"]]
-        sure, right = ([row[key] for row in rows] for key in ("confidence", "accuracy"))
-        areas = 60 + 900 * np.array([row["images"] for row in rows]) / calibration["images"]
-        text = f"{words}: error {calibration[part]['error']:.1%}"
-        axes.scatter(sure, right, areas, color=colour, alpha=0.8, linewidths=0, label=text)
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(-0.03, 1.05), ylim=(-0.03, 1.05))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_title(f"{calibration['images']:,} images", loc="left")
-    for handle in figure.legend(loc="outside upper center").legend_handles:
-        handle.set_sizes([120])
-    return figure
-
-
-@STYLE
-def accuracy_by_size(rows, *, training_size):
-    """Draw top-1 against the side of the test crop, with the 95 % intervals.
-
-    `rows` are {"image_size", "top1"}; the dashed line is the size of the training crops.
-    """
-    figure, [[axes]] = new_figure(8, 5)
-    pixels = [row["image_size"] for row in rows]
-    value, low, high = (
-        np.array([row["top1"][key] for row in rows]) for key in ("value", "low", "high")
-    )
-    axes.errorbar(
-        pixels,
-        value,
-        [value - low, high - value],
-        color=DARK,
-        marker="o",
-        capsize=5,
-        elinewidth=1.5,
-    )
-    text = f"size of the training crops, {training_size}"
-    axes.axvline(training_size, color=LIGHT, ls=DASHES[1], label=text)
-    axes.set(xlabel="side of the test crop, pixels", ylabel="top-1 accuracy")
-    axes.set_xticks(pixels)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.legend(loc="outside upper center")
-    return figure
+def _confusion_title(matrix):
+    return f"Confusion matrix: {matrix.sum():,} images, {np.trace(matrix):,} right"

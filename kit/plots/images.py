@@ -3,28 +3,33 @@
 import math
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Rectangle
 
-from kit.plots.style import DARK, LIGHT, STYLE, new_figure, short
+from kit.plots.style import DARK, LIGHT, PALE, STYLE, drawable, new_figure, short
+
+HEAT = colormaps["inferno"]  # its lightness rises from end to end: it reads in greyscale too
+LUMA = [0.299, 0.587, 0.114]  # of R, G and B in a grey image (ITU-R BT.601)
 
 
 @STYLE
-def image_grid(images, titles=(), *, boxes=(), columns=4):
-    """Draw images in rows of `columns`, with a title and any boxes each.
+def image_grid(images, captions=(), *, boxes=(), columns=4, title=""):
+    """Draw images in rows of `columns`, with a caption and any boxes each.
 
     `images` are [height, width, 3], pixels in [0, 255], of any sizes; `boxes` one [n, 4] an image,
     in [0, 1] in the order ymin, xmin, ymax, xmax.
     """
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    lines = max((title.count("\n") + 1 for title in titles), default=0)
-    figure, grid = new_figure(2.3 * columns, (2.3 + 0.3 * lines) * rows, rows, columns)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
+    height = (2.3 + 0.3 * lines) * rows + 0.4 * bool(title)
+    figure, grid = _panels(2.3 * columns, height, rows, columns)
+    figure.suptitle(drawable(title))
     for axes, image in zip(grid.flat, images, strict=False):
         _show(axes, image)
-    for axes, title in zip(grid.flat, titles, strict=False):
-        axes.set_title(title, fontsize=12)
+    for axes, caption in zip(grid.flat, captions, strict=False):
+        axes.set_title(drawable(caption), fontsize=12, loc="center")
     for axes, image, image_boxes in zip(grid.flat, images, boxes, strict=False):
         _draw_boxes(axes, image, image_boxes, LIGHT)
     return figure
@@ -50,8 +55,7 @@ def crops(image, windows, *, boxes=()):
     Both are [n, 4] in [0, 1] in the order ymin, xmin, ymax, xmax.
     """
     height, width = np.shape(image)[:2]
-    figure, [[axes]] = new_figure(8, 8 * height / width + 0.6)
-    axes.set_axis_off()
+    figure, [[axes]] = _panels(8, 8 * height / width + 0.6)
     _show(axes, image)
     _draw_boxes(axes, image, windows, "white")
     _draw_boxes(axes, image, boxes, LIGHT, thickness=5)
@@ -63,14 +67,31 @@ def crops(image, windows, *, boxes=()):
 def mistakes(images, heats, worst, names):
     """Draw the wrong answers of `scores.worst_mistakes`, each above its heat map.
 
-    The title says what it is, what it was taken for and how surely.
+    The caption says what it is, what it was taken for and how surely.
     """
-    titles = [
+    captions = [
         f"{short(names[one['label']])}\ntaken for {short(names[one['prediction']], 12)}, "
         f"{one['probability']:.0%}"
         for one in worst
     ]
-    return heat_maps(images, heats, titles)
+    title = "The most confident mistakes, and where the wrong class was seen"
+    return heat_maps(images, heats, captions, title=title)
+
+
+@STYLE
+def heat_maps(images, heats, captions=(), *, title="Where the class was seen (Grad-CAM)"):
+    """Draw each image, and below it the same one under the heat of `gradcam`, [height, width]."""
+    pairs = zip(images, heats, strict=True)
+    panels = [*images, *(overlay(image, heat) for image, heat in pairs)]
+    figure = image_grid(panels, captions, columns=len(images), title=title)
+    _heat_scale(figure, figure.axes[len(images) :], location="bottom")
+    return figure
+
+
+def overlay(image, heat):
+    """Lay a heat map [height, width], in [0, 1], over an image [height, width, 3] made grey."""
+    grey = np.dot(image, LUMA)[..., np.newaxis]
+    return 0.5 * grey + 0.5 * 255 * HEAT(heat)[..., :3]
 
 
 @STYLE
@@ -80,62 +101,76 @@ def confused_pairs(images, pairs, names):
     The title says how many images of the class were taken for the other.
     """
     columns = max(len(pair["positions"]) for pair in pairs)
-    figure, grid = new_figure(2.3 * max(columns, 3), 2.7 * len(pairs), len(pairs), columns)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    figure, grid = _panels(2.3 * max(columns, 3), 2.7 * len(pairs) + 0.4, len(pairs), columns)
+    figure.suptitle("The classes most often confused")
     images = iter(images)
     for row, pair in zip(grid, pairs, strict=True):
         label, prediction = (short(names[pair[key]], 24) for key in ("label", "prediction"))
         text = f"{label} taken for {prediction}: {pair['images']:,} of {pair['of']:,}"
-        row[0].set_title(text, loc="left")
+        row[0].set_title(text)
         for axes, _ in zip(row, pair["positions"], strict=False):
             _show(axes, next(images))
     return figure
 
 
-def heat_maps(images, heats, titles=()):
-    """Draw each image, and below it the same one lit where `gradcam` is high: [height, width]."""
-    lit = [_lit(image, heat) for image, heat in zip(images, heats, strict=True)]
-    return image_grid([*images, *lit], titles, columns=len(images))
-
-
 @STYLE
-def predictions(photographs, windows, images, heats, answers, titles=()):
-    """Draw a row for each photograph: whole, as the network sees it, and what it takes it for.
+def predictions(originals, windows, seen, heats, answers, titles=(), *, truths=()):
+    """Draw a row for each image: whole, as the network sees it, and its likeliest classes.
 
-    Whole with the window (ymin, xmin, ymax, xmax, in [0, 1]) that becomes the image of `images`;
-    that image, lit where `gradcam` is high; and `Classifier.classify`'s answer, best on top.
+    `originals` are shown with their `windows` (ymin, xmin, ymax, xmax, in [0, 1]), which become
+    what it has `seen`; that under the `heats` of `gradcam`; `answers` are of `Classifier.classify`.
+    Where the `truths`, class names, are known, they stand in place of the titles.
     """
-    rows = len(images)
-    figure, grid = new_figure(12, 3.1 * rows, rows, 3, widths=[1.3, 1, 1.7])
-    for (photo, seen, axes), photograph, window, image, heat, answer in zip(
-        grid, photographs, windows, images, heats, answers, strict=True
+    rows = len(seen)
+    figure, grid = new_figure(12, 3.1 * rows + 1.1, rows, 3, widths=[1.25, 1.1, 1.65])
+    figure.suptitle("Predictions; the bar of the true class is dark" if truths else "Predictions")
+    titles = titles or [""] * rows
+    for row, original, window, crop, heat in zip(
+        grid, originals, windows, seen, heats, strict=True
     ):
-        for panel in (photo, seen):
-            panel.set_axis_off()
-        _show(photo, photograph)
-        _draw_boxes(photo, photograph, window, LIGHT)
-        _show(seen, _lit(image, heat))
-        names, shares = zip(*answer, strict=True)
-        axes.barh(range(len(answer)), shares, height=0.7, color=DARK)
-        for place, share in enumerate(shares):
-            axes.text(share + 0.015, place, f"{share:.1%}", va="center")
-        axes.set_yticks(range(len(answer)), [short(name, 24) for name in names])
-        axes.set(xlim=(0, 1.2), ylim=(len(answer) - 0.4, -0.6), xticks=[])
-        axes.spines["bottom"].set_visible(False)
-        axes.tick_params(left=False)
-        axes.grid(visible=False)
-    for (*_, axes), title in zip(grid, titles, strict=False):
-        axes.set_title(title if len(title) <= 40 else f"…{title[-39:]}", loc="left")
-    grid[0, 0].set_title("photograph and crop", fontsize=12)
-    grid[0, 1].set_title("what speaks for it", fontsize=12)
+        for axes in row[:2]:
+            axes.set_axis_off()
+        _show(row[0], original)
+        _draw_boxes(row[0], original, window, LIGHT)
+        _show(row[1], overlay(crop, heat))
+    for axes, answer, title, truth in zip(
+        grid[:, 2], answers, titles, truths or [None] * rows, strict=True
+    ):
+        _draw_answer(axes, answer, truth)
+        title = title if truth is None else f"true class: {truth}"
+        axes.set_title(drawable(title if len(title) <= 40 else f"…{title[-39:]}"))
+    grid[0, 0].set_title("image and crop", fontsize=12, loc="center")
+    grid[0, 1].set_title("evidence for the first class", fontsize=12, loc="center")
     grid[-1, -1].set_xlabel("probability")
+    _heat_scale(figure, grid[-1, 1], location="bottom")
     return figure
 
 
-def _lit(image, heat):
-    """Darken an image where `heat` [height, width], in [0, 1], is low."""
-    return image * (0.2 + 0.8 * heat[..., None])
+def _draw_answer(axes, answer, truth):
+    """Draw the probabilities of (class, probability) as bars, the true class's alone dark."""
+    names, shares = zip(*answer, strict=True)
+    colours = [DARK if truth in (None, name) else PALE for name in names]
+    axes.barh(range(len(answer)), shares, height=0.7, color=colours)
+    for place, share in enumerate(shares):
+        axes.text(share + 0.015, place, f"{share:.1%}", va="center")
+    axes.set_yticks(range(len(answer)), [short(name, 24) for name in names])
+    axes.set(xlim=(0, 1.2), ylim=(len(answer) - 0.4, -0.6), xticks=[])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(left=False)
+    axes.grid(visible=False)
+
+
+def _panels(width, height, rows=1, columns=1):
+    """Return a figure and its axes [rows, columns] for images."""
+    figure, grid = new_figure(width, height, rows, columns)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return figure, grid
+
+
+def _heat_scale(figure, axes, location):
+    bar = figure.colorbar(ScalarMappable(cmap=HEAT), ax=axes, location=location, shrink=0.6)
+    bar.set_ticks([0, 1], labels=["none", "most"])
 
 
 def _show(axes, image):
@@ -147,6 +182,6 @@ def _draw_boxes(axes, image, boxes, colour, thickness=2.5):
     for ymin, xmin, ymax, xmax in np.reshape(boxes, [-1, 4]):
         corner = xmin * width - 0.5, ymin * height - 0.5  # pixel 0 is drawn from -0.5 to 0.5
         size = (xmax - xmin) * width, (ymax - ymin) * height
-        # a dark edge on both sides, to be seen on any photograph
+        # a dark edge on both sides, to be seen on any image
         for line, edge in ((thickness + 2, "black"), (thickness, colour)):
             axes.add_patch(Rectangle(corner, *size, fill=False, ec=edge, lw=line, clip_on=False))

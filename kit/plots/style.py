@@ -1,18 +1,32 @@
-"""The style of all figures: colours, sizes, and how a figure is made and saved."""
+"""The style of all figures: colours, fonts, and how a figure is made and saved."""
 
+import functools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib import font_manager
 
 from kit.files import replacing
 
 DARK, LIGHT, PALE, GREY = "#0b4f8a", "#f2a03d", "#d3dbe3", "#6b6b6b"
-DASHES = ("-", (0, (4, 1.5)))  # top-1, top-5
+TRAINING, VALIDATION = LIGHT, DARK  # each has one colour in all figures, and is told from the
+INPUT, NETWORK = "#5bbfb5", "#5b3a8e"  # other of its pair in greyscale too
 DPI = 120
+FONT = "DejaVu Sans"  # ships with matplotlib
+# for class names in other scripts, where the machine has one of them
+FALLBACK_FONTS = """Noto Sans CJK JP, Noto Sans CJK SC, Noto Sans JP, Noto Sans SC, Noto Sans KR,
+Hiragino Sans, PingFang SC, Yu Gothic, Microsoft YaHei, Malgun Gothic, WenQuanYi Zen Hei,
+Noto Sans Devanagari, Noto Sans Thai, Arial Unicode MS, Noto Emoji, Segoe UI Emoji, Symbola"""
+INSTALLED = set(font_manager.get_font_names())
+FONTS = [FONT, *(n for n in FALLBACK_FONTS.replace("\n", " ").split(", ") if n in INSTALLED)]
+NO_GLYPH = "□"
 STYLE = plt.rc_context(
     {
+        "font.family": FONTS,
         "font.size": 14,
+        "text.parse_math": False,  # a class may be named "US $5 to $10"
         "axes.titlesize": 14,
+        "axes.titlelocation": "left",
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
@@ -22,16 +36,16 @@ STYLE = plt.rc_context(
         "lines.markersize": 6,
         "legend.frameon": False,
         "figure.dpi": 80,
+        "figure.titlesize": 14,
         "figure.constrained_layout.w_pad": 0.1,
         "figure.constrained_layout.h_pad": 0.1,
     }
 )
-NAMED_CLASSES = 30  # more class names than this on an axis cannot be read
-ROUND = [1, 2, 5, 10]  # steps between ticks
+MANY = 30  # more class names than this on an axis cannot be read
 
 
 def save(figure, run_dir, name):
-    """Write run_dir/figures/name.png, whole or not at all, and give its path."""
+    """Write run_dir/figures/name.png, whole or not at all, and return its path."""
     path = Path(run_dir) / "figures" / f"{name}.png"
     with replacing(path) as temporary:
         # without the version of matplotlib in it, the same figure is the same file
@@ -40,7 +54,7 @@ def save(figure, run_dir, name):
 
 
 def new_figure(width, height, rows=1, columns=1, *, sharey=False, widths=None):
-    """A figure and its axes [rows, columns].
+    """Return a figure and its axes [rows, columns].
 
     Closed at once, so that a notebook shows it once: as the value of its cell.
     """
@@ -58,10 +72,18 @@ def new_figure(width, height, rows=1, columns=1, *, sharey=False, widths=None):
 
 
 def short(name, width=18):
-    """The first of a class's synonyms, cut to `width` characters."""
-    name = name.split(",")[0]
+    """Return the first of a class's synonyms, drawable, cut to `width` characters."""
+    name = drawable(name.split(",")[0])
     return name if len(name) <= width else name[: width - 1] + "…"
 
 
-def thousands(value, _):
-    return f"{value:,.0f}"
+def drawable(text):
+    """Replace what no font at hand can draw by NO_GLYPH; matplotlib would warn at each drawing."""
+    known = _glyphs()
+    return "".join(c if c == "\n" or ord(c) in known else NO_GLYPH for c in text)
+
+
+@functools.cache
+def _glyphs():
+    paths = map(font_manager.findfont, FONTS)
+    return frozenset().union(*(font_manager.get_font(path).get_charmap() for path in paths))
