@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit.pipeline import demand, throughput
-from kit.training import trainer
+from kit.pipeline import throughput
+from kit.pipeline.dataset import TrainingData
 from tests.images import make_shards
-from tests.small_training import NETWORK
-
-CROP = {
-    "crop_sampling": "distorted_box",
-    "min_object_covered": 0.1,
-    "aspect_ratio_range": [0.75, 1.33],
-    "area_range": [0.05, 1.0],
-    "max_attempts": 100,
-    "scaled_decode": False,
-}
+from tests.networks import compile_model, sections
 
 
 @pytest.fixture(scope="module")
@@ -53,54 +44,105 @@ def test_reading_is_not_called_cold_where_the_kernel_cannot_be_asked(data_dir, m
     assert throughput.read_shards(data_dir, measured_seconds=0.05)["cold"] is None
 
 
-def test_no_time_to_measure_is_refused(data_dir):
-    with pytest.raises(ValueError, match="measured_seconds: 0.0 measures nothing; give 1.0"):
-        throughput.read_shards(data_dir, measured_seconds=0.0)
+def training_data(data_dir, **values):
+    p = sections(image_size=32, batch_size=4, shuffle_shards=2, **values)
+    parts = p.reading, p.crop, p.augmentation, p.mixing
+    return TrainingData(
+        data_dir, *parts, image_size=32, batch_size=4, fill=[0, 0, 0], seed=0, deterministic=True
+    )
 
 
 def test_a_pipeline_of_known_speed_is_measured_right():
-    rate = throughput.batches_per_second(paced(0.02), measured_seconds=0.5)
-    assert 25 < rate < 55  # at most 50, and what a window can hold more; a busy machine has less
+    rate = throughput.TakingBatches(paced(0.02), batch_size=3)(0.5)
+    assert 75 < rate < 165  # at most 150, and what a window can hold more; a busy machine has less
 
 
-@pytest.mark.parametrize("consumers", [2, 8])
-def test_sleeping_consumers_get_what_the_simulation_says(consumers):
-    """Compared loosely, from 0.4 to 1.1 times: other programs only ever take time from this one."""
-    found = throughput.consume(
-        paced(0.05), consumers=consumers, step_seconds=0.2, measured_seconds=1.5
+def test_what_a_pipeline_kept_ready_does_not_count():
+    """A batch of a queue of 2 is there at once; then each takes 0.1 s."""
+    taking = throughput.TakingBatches(paced(0.1), batch_size=1)
+    taking(0.2)
+    time.sleep(0.5)
+    assert taking(0.4) < 15
+
+
+def test_measurements_take_turns_of_equal_length():
+    calls = []
+
+    def measure(name):
+        return lambda seconds: calls.append((name, seconds)) or len(calls)
+
+    rounds = throughput.in_turns({"a": measure("a"), "b": measure("b")}, measured_seconds=1.0)
+    assert calls == [("a", 0.2), ("b", 0.2)] * 5
+    assert rounds == {"a": [1, 3, 5, 7, 9], "b": [2, 4, 6, 8, 10]}
+
+
+def test_every_stage_of_the_input_gives_a_number_for_each_image(data_dir):
+    stages = throughput.input_stages(training_data(data_dir))
+    assert list(stages) == ["read", "parse", "decode", "resize"]
+    for batches in stages.values():
+        batch = next(iter(batches))
+        assert batch.shape == [4] and batch.dtype == tf.int32
+    assert throughput.TakingBatches(stages["resize"], batch_size=4)(0.1) > 0
+
+
+def test_resized_pixels_are_those_of_training(data_dir):
+    """The stage goes through training's own images: its numbers are pixels of their batches."""
+    data = training_data(data_dir)
+    images, _ = next(iter(data.batches()))
+    found = next(iter(throughput.input_stages(data)["resize"]))
+    np.testing.assert_array_equal(found, images[:, 0, 0, 0])
+
+
+def test_crops_of_repeated_augmentation_count_as_images(data_dir):
+    batch = next(
+        iter(throughput.input_stages(training_data(data_dir, repeated_augmentation=2))["read"])
     )
-    expected = demand.simulate(
-        consumers=consumers, step_seconds=0.2, batch_seconds=0.05, prefetch=2
-    )
-    assert 0.4 * expected < found < 1.1 * expected
-
-
-def test_every_stage_of_the_input_is_measured(data_dir):
-    rates = throughput.input_stages(data_dir, image_size=32, seed=0, measured_seconds=0.1, **CROP)
-    assert list(rates) == ["parse", "decode", "resize"]
-    assert min(rates.values()) > 0
-
-
-def test_images_stored_smaller_are_smaller(data_dir):
-    """The images are 48 x 64: a network of 16 pixels stores them at 23, one of 64 as they are."""
-    settings = {"store_quality": 90, "seed": 0, "measured_seconds": 0.1, **CROP}
-    found = throughput.decoding(data_dir, image_size=16, **settings)
-    assert found["stored_side"] == 23
-    assert found["stored_bytes"] < 0.9
-    assert min(found[way] for way in ("original", "stored", "scaled")) > 0
-    assert throughput.decoding(data_dir, image_size=64, **settings)["stored_bytes"] == 1
+    np.testing.assert_array_equal(batch[::2], batch[1::2])
 
 
 def test_training_waits_for_a_slow_input_and_not_for_a_batch_in_memory(one_replica):
     batch = tf.zeros([2, 32, 32, 3], tf.uint8), tf.zeros([2], tf.int64)
-    model = trainer.compile_model(one_replica, **NETWORK | {"stage_sizes": (1, 1, 1, 1)})
+    model = compile_model(one_replica, classes=3, width=4, stage_sizes=(1, 1, 1, 1))
     in_memory = tf.data.Dataset.from_tensors(batch).repeat()
-    alone = throughput.steps_per_second(model, in_memory, measured_seconds=0.5)
-    slow = paced(10 / alone["steps_per_second"], value=batch)
-    waiting = throughput.steps_per_second(model, slow, measured_seconds=1)
-    assert alone["waiting"] < 0.5 < waiting["waiting"] < 1
-    assert waiting["steps_per_second"] < 0.3 * alone["steps_per_second"]
+    alone = throughput.TrainingSteps(model, in_memory, batch_size=2)
+    rate = alone(0.5)
+    slow = throughput.TrainingSteps(model, paced(10 * 2 / rate, value=batch), batch_size=2)
+    assert slow(1) < 0.3 * rate
+    assert alone.waiting[0] < 0.5 < slow.waiting[0] < 1
 
 
 def test_transfers_are_counted():
-    assert throughput.transfers_per_second(tf.zeros([2, 8]), measured_seconds=0.05) > 0
+    assert throughput.Transfers(tf.zeros([2, 8]))(0.05) > 0
+
+
+FAIR = {"read": 9, "parse": 8, "decode": 4, "resize": 3, "input": 2, "synthetic": 7, "real": 1}
+
+
+def test_a_measurement_above_what_it_contains_is_named():
+    rounds = {name: [rate - 0.1, rate, rate + 0.1] for name, rate in FAIR.items()}
+    assert throughput.contradictions(rounds) == []
+    (line,) = throughput.contradictions(rounds | {"resize": [4.1, 4.2, 4.3]})
+    assert line.startswith("resize: 4 images/s cannot be, for it contains decode, with 4;")
+    assert "measured_seconds" in line
+    assert throughput.contradictions(rounds | {"resize": [4.0, 4.05, 4.3]}) == []  # as fast, nearly
+    lines = throughput.contradictions(rounds | {"real": [8.0, 8.0, 8.0]})
+    assert [line.split(" with ")[0][-9:-1] for line in lines] == ["ns input", "ynthetic"]
+
+
+RATES = {"read": 1000.0, "parse": 500.0, "decode": 100.0, "resize": 80.0, "input": 50.0}
+
+
+def test_limit_divides_the_input_among_its_stages():
+    found = throughput.limit(RATES | {"synthetic": 200.0}, input_bound=True)
+    assert found["milliseconds"] == pytest.approx(
+        {"read": 1, "parse": 1, "decode": 8, "resize": 2.5, "input": 7.5}
+    )
+    assert found["words"] == (
+        "the limit is cropping and decoding: the input takes 20.00 ms an image, 40% of it cropping "
+        "and decoding; a step that never waits 5.00 ms"
+    )
+
+
+def test_training_that_does_not_wait_is_its_own_limit():
+    found = throughput.limit(RATES | {"synthetic": 10.0}, input_bound=False)
+    assert found["limit"] == "the training step"

@@ -60,7 +60,7 @@ class TrainingData:
         classes = len(manifest.class_names(self.data_dir))
         mixer = mixing.mixer(self.mixing, classes=classes, seed=self.seed, start_step=start_step)
         batches = (
-            self._records(start_step, self.worker, share)
+            self.serialized(start_step, self.worker, share)
             .map(self._image_maker(image_size or self.image_size), num_parallel_calls=calls)
             .batch(share, drop_remainder=True)
             .apply(mixer)
@@ -76,10 +76,10 @@ class TrainingData:
 
     def names(self, step):
         """Give the file names of the step's images, in their order, without decoding any."""
-        batch = self._records(step, 0, self.batch_size).take(self.batch_size)
+        batch = self.serialized(step, 0, self.batch_size).take(self.batch_size)
         return [records.parse_example(record)["filename"].numpy().decode() for _, record in batch]
 
-    def _records(self, start_step, worker, share):
+    def serialized(self, start_step, worker, share):
         """Give endless (position, record) of a worker's slices of the batches, from a step on.
 
         A record takes `repeated_augmentation` positions in a row.

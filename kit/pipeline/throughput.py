@@ -1,28 +1,34 @@
-"""How fast each stage is between the shards and the weights, on this machine and these images.
+"""How fast each stage is from the shards to the weights, on this machine and these images.
 
-Each measure is one rate: it warms up, then counts for `measured_seconds`. What the rates mean
-beside the demand of GPUs is computed in kit/pipeline/demand.py.
+The stages are measured in turns: what slows the machine down for a while slows them all.
 """
 
 import os
-import threading
 import time
 from pathlib import Path
+from statistics import median
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kit.data import manifest, records
 from kit.machine import cores
 from kit.pipeline import dataset, preprocessing
 
-WARM_UP = 0.5  # of measured_seconds, uncounted: tf.data finds its number of threads meanwhile
-TURNS = 3
+ROUNDS = 5
+LEAST = 2  # batches or steps that a turn counts, however short
 CHUNK = 2**20  # bytes read at once
-READ_AT_MOST = 2**28  # bytes of shards that the stages go through again and again
-SAMPLE = 128  # images that are decoded in several ways
-STORED = 320 / 224  # the short side of images stored smaller, over the side that the network sees
+READ_AT_MOST = 2**28  # bytes of shards that are read to measure the disk
+INPUT = {  # the stages of the input, each of which has those before it in it
+    "read": "reading and shuffling",
+    "parse": "parsing",
+    "decode": "cropping and decoding",
+    "resize": "resizing and flipping",
+    "input": "augmenting and batching",
+}
+# what each measurement contains, and so cannot be faster than
+BOUNDS = dict(zip([*INPUT][1:], [[part] for part in INPUT], strict=False))
+BOUNDS["real"] = ["input", "synthetic"]
 
 
 def bytes_per_image(data_dir):
@@ -36,10 +42,7 @@ def read_shards(data_dir, *, measured_seconds):
 
     "cold" is after the kernel was asked to forget them (POSIX_FADV_DONTNEED): None where it cannot
     be asked, and no promise where the disk itself, or a host beneath this machine, has a cache.
-    Raises ValueError for `measured_seconds` of 0 or less.
     """
-    if measured_seconds <= 0:
-        raise ValueError(f"measured_seconds: {measured_seconds} measures nothing; give 1.0 or more")
     paths = _first_shards(data_dir)
     forgotten = [_forget(path) for path in paths]
     cold = _read(paths, measured_seconds)
@@ -51,13 +54,12 @@ def read_shards(data_dir, *, measured_seconds):
     }
 
 
-def input_stages(data_dir, *, image_size, scaled_decode, seed, measured_seconds, **crop):
-    """Give the images/s of the pipeline's map when it ends after "parse", "decode" and "resize".
+def input_stages(data):
+    """Give the input of a TrainingData, cut off after "read", "parse", "decode" and "resize".
 
-    From the page cache, in the shards' order, on all cores. `crop` are the settings of
-    `preprocessing.training_window`; only the crop is decoded. The flip counts with "resize".
+    Each is an endless dataset with training's order, threads and options. An element is a batch of
+    one number an image. Only the crop is decoded; the flip counts with "resize".
     """
-    size = {"image_size": image_size, "scaled_decode": scaled_decode}
 
     def parse(position, record):
         return tf.strings.length(records.parse_example(record)["encoded"])
@@ -65,128 +67,142 @@ def input_stages(data_dir, *, image_size, scaled_decode, seed, measured_seconds,
     def decode(position, record):
         example = records.parse_example(record)
         shape = tf.io.extract_jpeg_shape(example["encoded"])
-        window = preprocessing.training_window(shape, example["boxes"], [seed, position], **crop)
-        return _touch(preprocessing.decode_window(example["encoded"], window, **size))
+        seed = [data.seed, position]
+        window = preprocessing.training_window(shape, example["boxes"], seed, data.crop)
+        return _touch(tf.io.decode_and_crop_jpeg(example["encoded"], window, channels=3))
 
     def resize(position, record):
         example = records.parse_example(record)
-        what = example["encoded"], example["boxes"], [seed, position]
-        return _touch(preprocessing.training_image(*what, **size, **crop))
+        what = example["encoded"], example["boxes"], [data.seed, position], data.crop
+        return _touch(preprocessing.training_image(*what, image_size=data.image_size))
 
-    shards = tf.data.TFRecordDataset(_first_shards(data_dir)).repeat().enumerate()
-    stages = {"parse": parse, "decode": decode, "resize": resize}
-    ends = {name: shards.map(stage, tf.data.AUTOTUNE) for name, stage in stages.items()}
-    return _images_per_second(ends, measured_seconds)
+    shuffled = data.serialized(0, 0, data.batch_size)
+    stages = {"read": lambda _, record: tf.strings.length(record), "parse": parse}
+    stages |= {"decode": decode, "resize": resize}
+    options = dataset.options(deterministic=data.deterministic)
+    return {
+        name: shuffled.map(stage, num_parallel_calls=cores())
+        .batch(data.batch_size)
+        .prefetch(dataset.PREFETCHED)
+        .with_options(options)
+        for name, stage in stages.items()
+    }
 
 
-def batches_per_second(batches, *, measured_seconds, clock=time.perf_counter):
-    """Give the batches per second of an endless dataset to a consumer that does nothing else.
+def in_turns(measurements, *, measured_seconds):
+    """Measure several things in turns, ROUNDS times: {name: [images/s of each round]}.
 
-    By time.process_time as the clock they are batches per second of one core.
+    `measurements` maps a name to a function that measures for so many seconds, such as a
+    TakingBatches. Each is measured for `measured_seconds` in all, after half as much of warm-up.
     """
-    iterator = iter(batches)
-    next(iterator)
-    _count(iterator, WARM_UP * measured_seconds, clock)
-    return _count(iterator, measured_seconds, clock)
+    rounds = {name: [] for name in measurements}
+    for _ in range(ROUNDS):
+        for name, measure in measurements.items():
+            rounds[name].append(measure(measured_seconds / ROUNDS))
+    return rounds
 
 
-def transfers_per_second(batch, *, measured_seconds):
-    """Give how often per second a batch moves to the first GPU; a CPU has nothing to move."""
-    device = (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU"))[0]
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < measured_seconds:
-        with tf.device(device.name):
-            tf.identity(batch)
-        tf.test.experimental.sync_devices()  # a GPU copies while Python goes on
-        count += 1
-    return count / (time.perf_counter() - begin)
+class TakingBatches:
+    """Measures the images/s of an endless dataset to a consumer that does nothing else."""
+
+    def __init__(self, batches, *, batch_size):
+        self.iterator = iter(batches)
+        self.batch_size = batch_size
+
+    def __call__(self, seconds):
+        self.take(seconds / 2)  # what the pipeline has kept ready since the last turn goes first
+        return self.batch_size * self.take(seconds)
+
+    def take(self, seconds):
+        """Take batches for so many seconds; give batches per second."""
+        begin, count = time.perf_counter(), 0
+        while count < LEAST or time.perf_counter() - begin < seconds:
+            next(self.iterator)
+            count += 1
+        return count / (time.perf_counter() - begin)
 
 
-def steps_per_second(model, batches, *, measured_seconds):
-    """Train on endless batches for a while: {"steps_per_second", "waiting"}.
+class Transfers:
+    """Measures the images/s of moving a batch to the first GPU; a CPU has nothing to move."""
 
-    "waiting" is the share of that time in which the next batch was not there yet. The weights
-    change: give a model that is to be thrown away.
+    def __init__(self, images):
+        self.images = images
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        self.device = devices[0].name
+
+    def __call__(self, seconds):
+        begin, count = time.perf_counter(), 0
+        while time.perf_counter() - begin < seconds:
+            with tf.device(self.device):
+                tf.identity(self.images)
+            tf.test.experimental.sync_devices()  # a GPU copies while Python goes on
+            count += len(self.images)
+        return count / (time.perf_counter() - begin)
+
+
+class TrainingSteps(keras.callbacks.Callback):
+    """Measures the images/s of a TrainingModel's `fit` on endless batches.
+
+    The first step, which compiles, and the next do not count. The weights change: give a model that
+    is to be thrown away. `waiting` lists the share of each turn in which the next batch was not
+    there yet.
     """
-    clock = _Clock(measured_seconds)
-    model.fit(batches, steps_per_epoch=10**9, verbose=0, shuffle=False, callbacks=[clock])
-    return {"steps_per_second": clock.rate, "waiting": clock.waiting}
 
-
-class _Clock(keras.callbacks.Callback):
-    """Stops `fit` after so many seconds; the first step, which compiles, and the next do not count.
-
-    Reading the loss waits for the device, which runs ahead of Python.
-    """
-
-    def __init__(self, measured_seconds):
+    def __init__(self, model, batches, *, batch_size):
         super().__init__()
-        self.measured_seconds = measured_seconds
+        self.set_model(model)
+        self.batches = batches
+        self.batch_size = batch_size
+        self.waiting = []
+
+    def __call__(self, seconds):
+        self.seconds = seconds
+        self.model.fit(
+            self.batches, steps_per_epoch=10**9, verbose=0, shuffle=False, callbacks=[self]
+        )
+        return self.rate
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 1:
-            float(logs["loss"])
+            float(logs["loss"])  # waits for the device, which runs ahead of Python
             self.begin, self.waited = time.perf_counter(), self.model.seconds_waiting
-        elif batch > 1 and time.perf_counter() - self.begin > self.measured_seconds:
+        elif batch > LEAST and time.perf_counter() - self.begin > self.seconds:
             float(logs["loss"])
             seconds = time.perf_counter() - self.begin
-            self.rate = (batch - 1) / seconds
-            self.waiting = (self.model.seconds_waiting - self.waited) / seconds
+            self.rate = self.batch_size * (batch - 1) / seconds
+            self.waiting.append((self.model.seconds_waiting - self.waited) / seconds)
             self.model.stop_training = True
 
 
-def decoding(data_dir, *, image_size, store_quality, measured_seconds, **settings):
-    """Give the images/s of cropping and decoding the same images from memory, in three ways.
+def contradictions(rounds):
+    """List a line for each measurement that is above what it contains, in all of that's rounds."""
+    return [
+        f"{name}: {median(rounds[name]):,.0f} images/s cannot be, for it contains {part}, with "
+        f"{median(rounds[part]):,.0f}; measure again with larger measured_seconds and nothing else "
+        "running"
+        for name, parts in BOUNDS.items()
+        for part in parts
+        if median(rounds[name]) > max(rounds[part])
+    ]
 
-    "original": as they stand in the shards; "stored": stored anew at the short side "stored_side",
-    in pixels, with "stored_bytes" of the bytes; "scaled": as they stand, with scaled decode.
-    `settings` are `seed` and those of `preprocessing.training_image`. Boxes are left out. The rates
-    are what all cores give with nothing else to do, by the CPU time that is taken: they are to be
-    compared, and the time of the clock tells of other programs too.
+
+def limit(rates, *, input_bound):
+    """Say what limits training, and what each stage of INPUT adds to an image.
+
+    `rates` maps the stages of INPUT, and "synthetic" (a step that never waits), to images/s;
+    `input_bound` is whether training waits. Gives "limit", "milliseconds" (of each stage of INPUT)
+    and "words".
     """
-    images = dataset.encoded_examples(data_dir=data_dir, split="train").take(SAMPLE)
-    original = [example["encoded"].numpy() for example in images]
-    side = round(STORED * image_size)
-    stored = [_stored(encoded, side, store_quality) for encoded in original]
-    settings = {"image_size": image_size, **settings}
-    ways = {
-        "original": _decode_all(original, **settings),
-        "stored": _decode_all(stored, **settings),
-        "scaled": _decode_all(original, **settings | {"scaled_decode": True}),
-    }
-    share = sum(map(len, stored)) / sum(map(len, original))
-    by_core = _images_per_second(ways, measured_seconds, clock=time.process_time)
-    rates = {way: cores() * rate for way, rate in by_core.items()}
-    return {**rates, "stored_side": side, "stored_bytes": share}
-
-
-def consume(batches, *, consumers, step_seconds, measured_seconds):
-    """Give the batches per second that consumers get who sleep `step_seconds` over each of theirs.
-
-    A real run beside `demand.simulate`: like GPUs, they leave the CPU to the pipeline.
-    """
-    iterator = iter(batches)
-    next(iterator)
-    taken, stop = [], threading.Event()
-
-    def work():
-        while not stop.is_set():
-            next(iterator)
-            taken.append(time.perf_counter())
-            stop.wait(step_seconds)
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(consumers)]
-    for thread in threads:
-        thread.start()
-    time.sleep((WARM_UP + 1) * measured_seconds)
-    while len(taken) < 2 * consumers + 1:  # too few to tell: the steps are long
-        time.sleep(step_seconds)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    moments = np.sort(taken)
-    counted = moments[-max(np.sum(moments > moments[-1] - measured_seconds), consumers + 1) :]
-    return float((len(counted) - 1) / (counted[-1] - counted[0]))
+    ends = [0.0, *(1000 / rates[stage] for stage in INPUT)]
+    milliseconds = {stage: max(ends[i + 1] - ends[i], 0.0) for i, stage in enumerate(INPUT)}
+    slowest = max(milliseconds, key=milliseconds.get)
+    limit = INPUT[slowest] if input_bound else "the training step"
+    words = (
+        f"the limit is {limit}: the input takes {ends[-1]:.2f} ms an image, "
+        f"{milliseconds[slowest] / ends[-1]:.0%} of it {INPUT[slowest]}; "
+        f"a step that never waits {1000 / rates['synthetic']:.2f} ms"
+    )
+    return {"limit": limit, "milliseconds": milliseconds, "words": words}
 
 
 def _first_shards(data_dir):
@@ -229,45 +245,6 @@ def _read(paths, measured_seconds, again=False):
             return size / seconds
 
 
-def _images_per_second(ways, measured_seconds, clock=time.perf_counter):
-    """Count the elements, one an image, of each of some datasets of scalars.
-
-    They take turns, and the fastest turn counts: other programs only ever slow one down.
-    """
-    group = 32  # elements to a call of Python
-    rates = dict.fromkeys(ways, 0.0)
-    for name, scalars in [*ways.items()] * TURNS:
-        batches = scalars.batch(group).prefetch(tf.data.AUTOTUNE)
-        rate = batches_per_second(batches, measured_seconds=measured_seconds / TURNS, clock=clock)
-        rates[name] = max(rates[name], group * rate)
-    return rates
-
-
-def _count(iterator, seconds, clock):
-    """Take batches for so many seconds; give batches per second of the clock."""
-    begin, end, count = clock(), time.perf_counter() + seconds, 0
-    while time.perf_counter() < end:
-        next(iterator)
-        count += 1
-    return count / (clock() - begin)
-
-
 def _touch(image):
     """Give one value of an image: a consumer of nothing might have it not computed."""
     return tf.cast(image[0, 0, 0], tf.int32)
-
-
-def _stored(encoded, side, quality):
-    header = records.read_header(encoded)
-    if min(header.height, header.width) <= side:
-        return encoded
-    return records.shrink(encoded, short_side=side, quality=quality)
-
-
-def _decode_all(encoded, *, seed, **settings):
-    def decode(position, image):
-        boxes = tf.zeros([0, 4])
-        return _touch(preprocessing.training_image(image, boxes, [seed, position], **settings))
-
-    images = tf.data.Dataset.from_tensor_slices(encoded).repeat().enumerate()
-    return images.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
