@@ -25,7 +25,7 @@ MANIFEST = {
     "label_offset": 1,
     "parameters": {"store_short_side": 48, "store_quality": 90, "seed": 0},
     **dict.fromkeys(("source", "layout", "fingerprint", "kit_version"), ""),
-    **{name: [] for name in ("mended", "quarantined", "skipped")},
+    **{name: [] for name in ("reencoded", "quarantined", "skipped")},
     "splits": {"train": {"images": 8, "shards": [{}, {}]}},
 }
 

@@ -13,8 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from kit.data import manifest
-from kit.prep import sources, writer
+from kit.prep import manifest_writer, sources, writer
 
 LONGEST = 0.25  # seconds that a run is left alive; about what an uninterrupted one takes
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")  # as sys.audit names them, and "open"
@@ -81,7 +80,7 @@ def kill_at_random(raw_dir, scratch, wanted, seed):
     cut, stood, sets, differ = scratch / "cut", [], 0, []
     while len(stood) < wanted or cut.exists():
         if len(stood) < wanted and run_and_kill(raw_dir, cut, source.uniform(0, LONGEST)):
-            stood.append(len(list(cut.glob(f"{manifest.JOURNAL}/*-of-*"))))
+            stood.append(len(list(cut.glob(f"{manifest_writer.UNFINISHED}/*-of-*"))))
             continue
         write_in_child(raw_dir, cut)
         sets += 1

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from kit.data import storage
+from kit.data.manifest import ClassName
 from kit.prep import writer
-from kit.prep.sources import ClassName, Image, Index
+from kit.prep.sources import Image, Index
 from kit.prep.workers import run_tasks
 
 SHARD_IMAGES = 1251  # as ImageNet's, whatever the split's size

@@ -160,7 +160,7 @@ def test_archive_cut_after_it_was_listed_stops_the_reader(tmp_path):
     index = read_index(raw_dir=tmp_path, validation_fraction=0.5, seed=0, subset=True)
     path = tmp_path / "ILSVRC2012_img_train.tar"
     os.truncate(path, 5000)
-    lost = max(index.images, key=lambda image: image.place * (image.container == str(path)))
+    lost = max(index.images, key=lambda image: image.position * (image.container == str(path)))
     with pytest.raises(OSError, match=r"img_train\.tar/.*had [\d,]+ bytes when it was listed"):
         reading.read_image(lost)
 

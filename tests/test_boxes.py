@@ -2,9 +2,10 @@
 
 import pytest
 
+from kit.data.manifest import ClassName
 from kit.prep import boxes
 from kit.prep.reading import boxes_of
-from kit.prep.sources import ClassName, Image
+from kit.prep.sources import Image
 
 WNID = "n02092002"
 CLASSES = [ClassName(WNID, "deerhound")]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from images import jpeg, make_shards, png
 
-from kit.data import manifest, records, storage
+from kit.data import images, manifest, storage
 from kit.prep import boxes, imagenet, verify
 
 FEW, MANY = 40, 420  # cases of each kind: 2,520 in make test-all
@@ -51,17 +51,17 @@ def damaged(draw, originals):
 
 
 def check_header(data, folder):
-    header = records.read_header(data)
-    assert 0 < header.height * header.width <= records.MAX_PIXELS
+    header = images.read_header(data)
+    assert 0 < header.height * header.width <= images.MAX_PIXELS
 
 
 def check_prepared(data, folder):
-    header = records.read_header(data)
+    header = images.read_header(data)
     if header.height * header.width > 10**6:
         return  # a header may claim much: the cap is for the test's time
     for side in (0, 16):
         store = {"check": "full", "store_short_side": side, "store_quality": 90}
-        prepared = records.prepare(data, header, **store)
+        prepared = images.prepare(data, header, **store)
         shape = tf.io.decode_jpeg(prepared.encoded, channels=3, try_recover_truncated=True).shape
         assert shape[:2] == (prepared.header.height, prepared.header.width)
 

@@ -9,7 +9,7 @@ import pytest
 from images import jpeg
 from layouts import write
 
-from kit.data import records
+from kit.data.images import read_header
 from kit.prep import imagenet, reading, writer
 from kit.prep.sources import read_index
 
@@ -45,7 +45,7 @@ def examples(index):
     found = []
     for image in index.images:
         data = reading.read_image(image)
-        header = records.read_header(data)
+        header = read_header(data)
         boxes = reading.boxes_of(image, index.classes, header.height, header.width)
         found.append((image.split, image.label, image.name, data, boxes))
     return found

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kit.data import records
 from kit.pipeline import order
+from kit.prep.examples import encode_example
 from tests.images import jpeg
 
 SIZES = [
@@ -31,13 +32,13 @@ def write_set(folder, shards):
                 filename = f"{number}_{place}.jpg"
                 kind = {"label": label, "wnid": "n", "name": "n", "filename": filename}
                 size = {"height": 8, "width": 8}
-                writer.write(records.encode_example(encoded=encoded, boxes=[], **kind, **size))
+                writer.write(encode_example(encoded=encoded, boxes=[], **kind, **size))
         size = (folder / name).stat().st_size
         entry = {"name": name, "records": len(labels), "bytes": size, "sha256": "", "classes": []}
         entries.append(entry)
     split = {"images": sum(map(len, shards)), "quarantined": 0, "shards": entries}
-    manifest = {"fingerprint": "", "parameters": {}, "classes": [], "mended": [], "quarantined": []}
-    manifest["splits"] = {"train": split}
+    manifest = {"fingerprint": "", "parameters": {}, "splits": {"train": split}}
+    manifest |= {name: [] for name in ("classes", "reencoded", "quarantined")}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

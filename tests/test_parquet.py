@@ -88,7 +88,7 @@ def test_training_split_that_is_missing_is_named(tmp_path):
 
 def test_file_shortened_since_stops_the_reader(tmp_path):
     write_parquet(tmp_path / "train.parquet", CATS, [])
-    image = max(read(tmp_path).images, key=lambda image: image.place)
+    image = max(read(tmp_path).images, key=lambda image: image.position)
     write_parquet(tmp_path / "train.parquet", CATS[:5], [])
     parquet._open.cache_clear()
     with pytest.raises(OSError, match=r"train\.parquet/9\.jpg cannot be read \(it has fewer rows"):

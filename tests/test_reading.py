@@ -12,23 +12,23 @@ def image_of(folder, data: bytes) -> Image:
     return Image("train", 0, str(folder), "odd.jpg", len(data))
 
 
-def test_a_glimpse_of_a_truncated_jpeg_is_as_much_as_there_is(tmp_path):
+def test_a_preview_of_a_truncated_jpeg_is_as_much_as_there_is(tmp_path):
     whole = jpeg(200, 160)
-    seen = reading.glimpse(image_of(tmp_path, whole[: len(whole) // 2]))
+    seen = reading.preview(image_of(tmp_path, whole[: len(whole) // 2]))
     expected = tf.io.decode_jpeg(whole).numpy()
     assert seen.shape == expected.shape
     np.testing.assert_array_equal(seen[:32], expected[:32])
     assert np.any(seen[-32:] != expected[-32:])
 
 
-def test_a_glimpse_of_a_png_named_jpg_is_its_picture(tmp_path):
+def test_a_preview_of_a_png_named_jpg_is_its_picture(tmp_path):
     data = png(40, 60)
     expected = tf.io.decode_png(data, channels=3).numpy().astype(int)
-    seen = reading.glimpse(image_of(tmp_path, data)).astype(int)
+    seen = reading.preview(image_of(tmp_path, data)).astype(int)
     assert np.abs(seen - expected).mean() < 2  # it becomes a JPEG of quality 100 on the way
 
 
 @pytest.mark.parametrize("data", [b"", b"no image at all", b"\xff\xd8\xff"])
-def test_a_glimpse_of_what_is_no_image_is_grey(tmp_path, data):
-    seen = reading.glimpse(image_of(tmp_path, data))
+def test_a_preview_of_what_is_no_image_is_grey(tmp_path, data):
+    seen = reading.preview(image_of(tmp_path, data))
     assert set(seen.ravel()) == {128}

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from images import class_folders, jpeg
 
+from kit.data.paths import printable
 from kit.prep.imagenet import LABELS_FILE, NAMES_FILE
-from kit.prep.sources import printable, read_index
+from kit.prep.sources import read_index
 
 IMAGE = jpeg(8, 8)
 

@@ -11,7 +11,7 @@ from scipy import stats
 from test_writer import write
 
 from kit.data import manifest
-from kit.data.records import encode_example
+from kit.prep.examples import encode_example
 from kit.prep.verify import MIXED_DEVIATIONS, deviations, verify
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import resource
 from collections import Counter
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 import tensorflow as tf
 
 from kit.data import storage
+from kit.data.manifest import ClassName, class_names, read_manifest, shard_paths
 from kit.prep import writer
-from kit.prep.sources import ClassName, Image, Index, read_index
+from kit.prep.sources import Image, Index, read_index
 from tests.images import class_folders, jpeg, make_shards, png
 
 PARAMETERS = {
@@ -150,8 +152,8 @@ def test_every_image_stands_in_one_record_unchanged(raw_dir, tmp_path):
 
 def test_manifest_describes_the_files(raw_dir, tmp_path):
     data_dir = tmp_path / "shards"
-    assert write(raw_dir, data_dir) == writer.read_manifest(data_dir)
-    manifest = writer.read_manifest(data_dir)
+    assert write(raw_dir, data_dir) == read_manifest(data_dir)
+    manifest = read_manifest(data_dir)
     assert manifest["splits"]["train"]["images"] == 12
     assert manifest["splits"]["validation"]["images"] == 6
     for split, entry in manifest["splits"].items():
@@ -167,7 +169,7 @@ def test_manifest_describes_the_files(raw_dir, tmp_path):
     assert (data_dir / "classes.tsv").read_text() == (
         "label\twnid\tname\n1\tclass0\tclass0\n2\tclass1\tclass1\n3\tclass2\tclass2\n"
     )
-    assert writer.class_names(data_dir)[1] == ClassName("class1", "class1")
+    assert class_names(data_dir)[1] == ClassName("class1", "class1")
     assert sorted(contents(data_dir)) == [
         "classes.tsv",
         "manifest.json",
@@ -196,11 +198,11 @@ def test_progress_wraps_the_stream_of_shards(raw_dir, tmp_path):
     assert len({name for name, _ in seen}) == 3
 
 
-def test_odd_images_are_mended_and_listed(raw_dir, tmp_path):
+def test_odd_images_are_reencoded_and_listed(raw_dir, tmp_path):
     (raw_dir / "class0/odd.JPEG").write_bytes(png(20, 30))
     (raw_dir / "class1/press.jpg").write_bytes(jpeg(20, 30, mode="CMYK"))
     manifest = write(raw_dir, tmp_path / "shards")
-    assert sorted((item["file"], item["reason"]) for item in manifest["mended"]) == [
+    assert sorted((item["file"], item["reason"]) for item in manifest["reencoded"]) == [
         ("class0/odd.JPEG", "PNG"),
         ("class1/press.jpg", "CMYK JPEG"),
     ]
@@ -213,7 +215,7 @@ def test_odd_images_are_mended_and_listed(raw_dir, tmp_path):
 # Unreadable images
 
 
-def test_unreadable_images_are_set_aside_listed_and_counted(raw_dir, tmp_path):
+def test_unreadable_images_are_quarantined_listed_and_counted(raw_dir, tmp_path):
     damage(raw_dir)
     manifest = write(raw_dir, tmp_path / "shards", quarantine_budget=0.2)
     assert sorted((item["file"], item["reason"]) for item in manifest["quarantined"]) == [
@@ -245,7 +247,7 @@ def test_budget_exceeded_fails_and_a_larger_one_goes_on(raw_dir, tmp_path):
         write(raw_dir, data_dir, quarantine_budget=0.09)
     assert "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError, match="holds no finished shards"):
-        writer.shard_paths(data_dir, "train")
+        shard_paths(data_dir, "train")
     write(raw_dir, data_dir, quarantine_budget=0.2)
     write(raw_dir, tmp_path / "whole", quarantine_budget=0.2)
     assert contents(data_dir) == contents(tmp_path / "whole")
@@ -324,7 +326,7 @@ def test_unreadable_boxes_stop_the_run_by_their_name(tmp_path):
     with pytest.raises(ValueError, match=r"class0/0_1.xml cannot be read"):
         write(raw_dir, tmp_path / "shards", processes=2)
     with pytest.raises(FileNotFoundError, match="no finished shards"):
-        writer.read_manifest(tmp_path / "shards")
+        read_manifest(tmp_path / "shards")
 
 
 LEFT_BEHIND = (
@@ -350,7 +352,7 @@ def test_interrupted_run_is_no_set_and_the_next_one_completes_it(raw_dir, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         write(raw_dir, tmp_path / "cut", progress=interrupt)
     with pytest.raises(FileNotFoundError, match="no finished shards"):
-        writer.read_manifest(tmp_path / "cut")
+        read_manifest(tmp_path / "cut")
     for name in LEFT_BEHIND:
         (tmp_path / "cut" / name).write_bytes(b"of a process killed in between")
     write(raw_dir, tmp_path / "cut", progress=count)
@@ -401,30 +403,39 @@ def test_shards_of_others_are_left_alone(raw_dir, tmp_path):
     data_dir = tmp_path / "shards"
     data_dir.mkdir()
     (data_dir / "train-00000-of-01024").write_bytes(b"half a day's work")
-    with pytest.raises(ValueError, match="shards of which no manifest.json tells"):
+    with pytest.raises(ValueError, match="shards without a manifest.json"):
         write(raw_dir, data_dir)
     assert contents(data_dir) == {"train-00000-of-01024": b"half a day's work"}
 
 
+def test_manifest_of_the_first_versions_is_read(raw_dir, tmp_path):
+    (raw_dir / "class0/odd.jpg").write_bytes(png(20, 30))
+    written = write(raw_dir, tmp_path / "shards")
+    old = {"mended" if key == "reencoded" else key: value for key, value in written.items()}
+    (tmp_path / "shards/manifest.json").write_text(json.dumps(old))
+    assert read_manifest(tmp_path / "shards") == written
+    assert write(raw_dir, tmp_path / "shards") == written
+
+
 def test_absent_and_foreign_manifests_get_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run notebook 01 \(python -m kit run --only 01\)"):
-        writer.read_manifest(tmp_path)
+        read_manifest(tmp_path)
     for text in ("", "[]", "{}", '{"name": "web app"}'):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(ValueError, match="is no manifest of shards"):
-            writer.read_manifest(tmp_path)
+            read_manifest(tmp_path)
 
 
 def test_lost_and_cut_shards_are_named_and_written_again(tmp_path):
     data_dir = make_shards(tmp_path)
     before = contents(data_dir)
-    first, second = map(Path, writer.shard_paths(data_dir, "train"))
+    first, second = map(Path, shard_paths(data_dir, "train"))
     second.write_bytes(second.read_bytes()[:-1])
     with pytest.raises(ValueError, match="train-00001-of-00002 has .* bytes, its manifest says"):
-        writer.shard_paths(data_dir, "train")
+        shard_paths(data_dir, "train")
     first.unlink()
     with pytest.raises(FileNotFoundError, match="train-00000-of-00002 of the manifest is missing"):
-        writer.shard_paths(data_dir, "train")
+        shard_paths(data_dir, "train")
     make_again = {"train_shards": 2, "validation_shards": 1, "processes": 1}
     kept = data_dir / "validation-00000-of-00001"
     written = kept.stat().st_mtime_ns

@@ -56,8 +56,8 @@ def main(root):
     listing.has_classes = lambda where: False
     listing.list_flat = lambda where, skipped: files("ILSVRC2012_val", 50_000, 0)
     imagenet.box_finder, imagenet.label_validation = box_finder, label_validation
-    places = imagenet.Places("imagenet archives", TAR, "val", "boxes.tar.gz")
-    imagenet.find_places = lambda root: places
+    places = imagenet.Locations("imagenet archives", TAR, "val", "boxes.tar.gz")
+    imagenet.locate = lambda root: places
     before = memory("VmRSS")
     index = sources.read_index(raw_dir=root, validation_fraction=0.1, seed=0, subset=False)
     print(len(index.images), round(memory("VmHWM") - before))

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from kit.data import storage
+from kit.data import manifest, storage
 from kit.doctor import exposure
 
 SECONDS = 180  # for all that TensorFlow is asked; it takes ten on two idle cores
@@ -112,8 +112,6 @@ def disks(run_dir, data_dir):
 
 def shards(data_dir):
     """Say whether data_dir holds whole shards that can be read."""
-    from kit.data import manifest  # which loads TensorFlow
-
     try:
         if storage.folder(data_dir).size(manifest.MANIFEST) is None:
             return Line("warning", f"data_dir {data_dir}: no shards yet; {manifest.REMEDY}")

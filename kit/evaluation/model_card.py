@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from kit import params
+from kit.data.manifest import rename_old_keys
 from kit.evaluation import tables
 from kit.files import replacing
 
@@ -65,7 +66,7 @@ def write_card(run_dir):
 
 
 def _data(model, demo_views):
-    data = model["data"]
+    data = rename_old_keys(model["data"])
     made = data["parameters"]
     size = f"at short side {made['store_short_side']}" if made["store_short_side"] else "as it came"
     images, shards = (
@@ -82,10 +83,10 @@ def _data(model, demo_views):
         f"`{data['source']}`",
         "### Data Processing Methods",
         "#### Description",
-        f"TFRecord: {shards} shards. Each image is stored {size}. Mended: {data['mended']:,}; set "
-        f"aside as unreadable: {data['quarantined']:,}; files passed over: {data['skipped']:,}. "
-        f"Labels on disk count from {model['label_offset']}. Fingerprint of the set: "
-        f"`{data['fingerprint']}`.",
+        f"TFRecord: {shards} shards. Each image is stored {size}. "
+        f"Re-encoded: {data['reencoded']:,}; quarantined as unreadable: {data['quarantined']:,}; "
+        f"files skipped: {data['skipped']:,}. Labels on disk count from {model['label_offset']}. "
+        f"Fingerprint of the set: `{data['fingerprint']}`.",
         "#### Code",
         f"`notebooks/01_data_prep.ipynb`, kit {data['kit_version']}, seed {made['seed']}.",
         "#### Path",

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kit.data import paths, records
+from kit.data import folders, paths
+from kit.data.images import MAX_FILE_BYTES, prepare, read_header
 from kit.evaluation.scores import accuracy
 from kit.inference.classifier import STORE_QUALITY
-from kit.prep import listing
-from kit.prep.reading import read_image
-from kit.prep.sources import Image
 
 VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
@@ -69,30 +67,25 @@ def score_real(real, files, labels, predictions):
 
 
 def read_folder(folder, *, classes):
-    """Find the images of a folder of class folders: a list of Image.
+    """Find the images of a folder of class folders: a list of (path, label).
 
     A class folder is named as in training (ImageNet: by wnid) or, as in ImageNet-V2, by its number
     from 0; "10" is 10 there and not what sorts after "1". Raises ValueError for other classes.
     """
     root = paths.resolve(folder)
     skipped = []  # what is no image by its name
-    found = list(listing.list_classes(root, skipped))
-    names = [name for name, _, _ in found]
+    found = {entry.name: files for entry, files in folders.list_classes(root, skipped)}
     label_of = {row["wnid"]: label for label, row in enumerate(classes)}
-    if not set(names) <= set(label_of):
-        label_of = {name: int(name) for name in names if name.isdecimal()}
+    if not set(found) <= set(label_of):
+        label_of = {name: int(name) for name in found if name.isdecimal()}
         label_of = {name: label for name, label in label_of.items() if label < len(classes)}
-    unknown = sorted(set(names) - set(label_of))
+    unknown = sorted(set(found) - set(label_of))
     if unknown or not found:
         raise ValueError(
             f"other_images: {root}: {unknown[0] if unknown else 'nothing in it'} is none of the "
             "model's classes; name its folders as in training, or by number from 0"
         )
-    return [
-        Image("validation", label_of[name], container, *file)
-        for name, container, files in found
-        for file in files
-    ]
+    return [(file.path, label_of[name]) for name, files in found.items() for file in files]
 
 
 def encoded_examples(images, metadata):
@@ -106,16 +99,16 @@ def encoded_examples(images, metadata):
         "store_quality": metadata.get("store_quality") or STORE_QUALITY,
     }
 
-    def prepared(image):
-        data = read_image(image)
-        return records.prepare(data, records.read_header(data), check="full", **stored).encoded
+    def prepared(path):
+        data = paths.read_file(path, MAX_FILE_BYTES)
+        return prepare(data, read_header(data), check="full", **stored).encoded
 
     def read():
-        for image in images:
+        for path, label in images:
             try:
-                yield {"encoded": prepared(image), "label": image.label}
+                yield {"encoded": prepared(path), "label": label}
             except ValueError as error:
-                raise ValueError(f"{image.path} cannot be decoded: {error}") from error
+                raise ValueError(f"{path} cannot be decoded: {error}") from error
 
     signature = {"encoded": tf.TensorSpec([], tf.string), "label": tf.TensorSpec([], tf.int64)}
     return tf.data.Dataset.from_generator(read, output_signature=signature)

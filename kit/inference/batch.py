@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from kit.data.folders import IMAGE_SUFFIXES
 from kit.data.paths import printable
 from kit.files import replacing
 from kit.inference.classifier import BATCH, THREADS, check_top_k, encoded, likeliest
 from kit.inference.journal import append_rows, begin_journal, keep_rows, read_rows
-from kit.prep.listing import IMAGE_SUFFIXES
 
 KINDS = (".csv", ".parquet")
 ROWS = 10_000  # of a parquet file's row groups

@@ -11,14 +11,14 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kit.data import paths, records
+from kit.data import paths
+from kit.data.images import MAX_FILE_BYTES, prepare, read_header
 from kit.data.paths import printable
 from kit.files import hash_file
 from kit.inference import formats
 from kit.machine import cores
 from kit.model.folding import deployable
 from kit.pipeline.preprocessing import evaluation_pixels, evaluation_window
-from kit.prep.reading import MAX_FILE_BYTES
 
 METADATA = {"classes": list, "image_size": int, "resize_side": int}
 STORE_QUALITY = 90  # params.yaml's store_quality, for a model.json that does not state it
@@ -131,9 +131,9 @@ class Classifier:
 
     def _prepare(self, data):
         """Give the JPEG that preparation would have stored of the bytes."""
-        return records.prepare(
+        return prepare(
             data,
-            records.read_header(data),
+            read_header(data),
             check="header",
             store_short_side=self.metadata.get("store_short_side") or 0,
             store_quality=self.metadata.get("store_quality") or STORE_QUALITY,

@@ -8,7 +8,7 @@ model (kit/model/resnet.py), so that what crosses to the device is a quarter of 
 import numpy as np
 import tensorflow as tf
 
-from kit.data.records import MAX_PIXELS
+from kit.data.images import MAX_PIXELS
 
 
 def training_image(encoded, boxes, seed, crop, *, image_size):

@@ -39,14 +39,14 @@ BOX_FILES = 544_546  # of training images
 BOXES = 615_299
 
 
-class Places(NamedTuple):
+class Locations(NamedTuple):
     layout: str
     train: str  # an archive, or a folder of class folders
     validation: str  # an archive, or a folder, flat or of class folders
     boxes: str  # a folder of class folders of XML files, an archive, a CSV file, or ""
 
 
-def find_places(root: str) -> Places | None:
+def locate(root: str) -> Locations | None:
     """Find both splits and the boxes in raw_dir; None when it has no training split by name.
 
     Raises FileNotFoundError naming what is missing for the layout that was found.
@@ -55,11 +55,11 @@ def find_places(root: str) -> Places | None:
     for base in (paths.join(root, "ILSVRC"), root):
         images = paths.join(base, "Data", "CLS-LOC")
         if paths.is_folder(paths.join(images, "train")):
-            boxes_at = find_boxes(root, paths.join(base, "Annotations/CLS-LOC/train"))
+            boxes_at = locate_boxes(root, paths.join(base, "Annotations/CLS-LOC/train"))
             train, validation = paths.join(images, "train"), paths.join(images, "val")
             if not paths.is_folder(validation):
                 raise FileNotFoundError(f"{validation} is missing: extract all of Kaggle's archive")
-            return Places("imagenet kaggle", train, validation, boxes_at)
+            return Locations("imagenet kaggle", train, validation, boxes_at)
     layout = "imagenet archives" if entries.get(TRAIN_ARCHIVE) == "file" else "folders"
     if layout == "folders" and entries.get("train") != "folder":
         if VALIDATION_ARCHIVE in entries:
@@ -68,10 +68,10 @@ def find_places(root: str) -> Places | None:
             )
         return None
     train = paths.join(root, TRAIN_ARCHIVE if layout == "imagenet archives" else "train")
-    return Places(layout, train, _find_validation(root, entries), find_boxes(root))
+    return Locations(layout, train, _locate_validation(root, entries), locate_boxes(root))
 
 
-def find_boxes(root: str, annotations: str = "") -> str:
+def locate_boxes(root: str, annotations: str = "") -> str:
     """Find the boxes, in Kaggle's folder `annotations` or in raw_dir; "" where there are none."""
     if annotations and paths.is_folder(annotations):
         return annotations
@@ -187,7 +187,7 @@ def check_md5(raw_dir, known=MD5, progress=lambda blocks, total: blocks) -> list
     return list(sizes)
 
 
-def _find_validation(root: str, entries: dict[str, str]) -> str:
+def _locate_validation(root: str, entries: dict[str, str]) -> str:
     if entries.get(VALIDATION_ARCHIVE) == "file":
         return paths.join(root, VALIDATION_ARCHIVE)
     found = [name for name in ("validation", "val") if entries.get(name) == "folder"]

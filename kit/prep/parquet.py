@@ -21,7 +21,7 @@ class Row(NamedTuple):
     label: int
     wnid: str  # that the image's path ends with, or ""
     name: str  # of the image's file, without it
-    place: int  # from 0, in the parquet file
+    position: int  # from 0, in the parquet file
 
 
 def find_files(root: str) -> dict[str, list[str]]:
@@ -44,18 +44,18 @@ def find_files(root: str) -> dict[str, list[str]]:
 def read_rows(path: str) -> Iterator[Row]:
     """List the images of a parquet file; their bytes are not read. Raises ValueError."""
     stem = path.rpartition("/")[2].removesuffix(".parquet")
-    place = 0
+    position = 0
     try:
         for batch in _open(path).iter_batches(columns=["image.path", "label"]):
             names = batch.column("image").field("path").to_pylist()
             for name, label in zip(names, batch.column("label").to_pylist(), strict=True):
                 if not isinstance(label, int) or not 0 <= label < 2**31:
-                    raise ValueError(f"row {place} has the label {label!r}")
-                name = (name or f"{stem}-{place}").rpartition("/")[2]
+                    raise ValueError(f"row {position} has the label {label!r}")
+                name = (name or f"{stem}-{position}").rpartition("/")[2]
                 found = NAME.fullmatch(name)
                 wnid = found[2] if found else ""
-                yield Row(label, wnid, found[1] + found[3] if found else name, place)
-                place += 1
+                yield Row(label, wnid, found[1] + found[3] if found else name, position)
+                position += 1
     except (ValueError, KeyError, OSError) as error:  # pyarrow's own errors are of these kinds
         raise ValueError(f"{printable(path)} cannot be read: {_line(error)}") from None
 
@@ -70,16 +70,16 @@ def read_class_names(path: str) -> list[str]:
         return []
 
 
-def read_image(path: str, place: int) -> bytes:
+def read_image(path: str, position: int) -> bytes:
     """Read one image's bytes; raises OSError when the file does not hold it (any more)."""
     file = _open(path)
     try:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
-            if place < rows:
-                data = _read_group(path, group)[place].as_py()
+            if position < rows:
+                data = _read_group(path, group)[position].as_py()
                 return data if data is not None else b""
-            place -= rows
+            position -= rows
     except (ValueError, KeyError) as error:
         raise OSError(_line(error)) from None
     raise OSError("it has fewer rows than when it was listed")

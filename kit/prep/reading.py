@@ -1,4 +1,4 @@
-"""One image's bytes and boxes, from wherever the index says that they are.
+"""Reads one image's bytes and boxes, from the file that the index names.
 
 Any process may call this, also on another machine that sees the same files.
 """
@@ -6,11 +6,10 @@ Any process may call this, also on another machine that sees the same files.
 import numpy as np
 import tensorflow as tf
 
-from kit.data import paths, records
+from kit.data import images, paths
+from kit.data.images import MAX_FILE_BYTES
 from kit.data.paths import printable
 from kit.prep import boxes, parquet
-
-MAX_FILE_BYTES = 2**28  # of one image; ImageNet's largest has 15 million
 
 
 def read_image(image) -> bytes:
@@ -19,16 +18,16 @@ def read_image(image) -> bytes:
     Raises ValueError for a file that is too large to be one, and OSError in one line for what
     cannot be read, or has changed since it was listed.
     """
-    in_parquet = image.container.endswith(".parquet") and image.place >= 0
+    in_parquet = image.container.endswith(".parquet") and image.position >= 0
     if image.size > MAX_FILE_BYTES and not in_parquet:
         raise ValueError(f"a file of more than {MAX_FILE_BYTES:,} bytes")
     try:
         if in_parquet:
-            return parquet.read_image(image.container, image.place)
-        if image.place < 0:
+            return parquet.read_image(image.container, image.position)
+        if image.position < 0:
             data = paths.read_file(image.path, MAX_FILE_BYTES)
         else:
-            data = paths.read_range(image.container, image.place, image.size)
+            data = paths.read_range(image.container, image.position, image.size)
     except OSError as error:
         kind = type(error) if type(error).__module__ == "builtins" else OSError
         reason = error.strerror or error
@@ -36,18 +35,18 @@ def read_image(image) -> bytes:
     if len(data) != image.size:
         raise OSError(
             f"{printable(image.path)} had {image.size:,} bytes when it was listed and has "
-            f"{len(data):,} now: leave raw_dir alone while it is read, and start again"
+            f"{len(data):,} now: do not change raw_dir while it is read, and start again"
         )
     return data
 
 
-def glimpse(image) -> np.ndarray:
-    """Give what can be seen of an image that was mended or set aside: RGB uint8 [height, width, 3].
+def preview(image) -> np.ndarray:
+    """Give what can be seen of a re-encoded or quarantined image: uint8 [height, width, 3].
 
     As much of a truncated JPEG as there is; a grey square where nothing can be decoded.
     """
     try:
-        encoded, _ = records.mend(read_image(image))
+        encoded, _ = images.to_jpeg(read_image(image))
         return tf.io.decode_jpeg(
             encoded, channels=3, try_recover_truncated=True, acceptable_fraction=0.01
         ).numpy()
@@ -58,7 +57,7 @@ def glimpse(image) -> np.ndarray:
 def boxes_of(image, classes, height, width) -> list[tuple[float, float, float, float]]:
     """Give the image's boxes: (ymin, xmin, ymax, xmax), each in [0, 1]; [] where there are none.
 
-    height, width: of the image as it came, in whose pixels Kaggle's CSV has them. Raises
+    height, width: of the original image, in whose pixels Kaggle's CSV has them. Raises
     ValueError, naming the file, for a box file that cannot be read.
     """
     packed = image.boxes
@@ -75,11 +74,11 @@ def boxes_of(image, classes, height, width) -> list[tuple[float, float, float, f
 
 
 def source_name(image, root: str) -> str:
-    """Give where the image lies within raw_dir, in one line of UTF-8."""
+    """Give the image's path within raw_dir, in one line of UTF-8."""
     return printable(image.path.removeprefix(f"{root}/"))
 
 
 def state_of(image, root: str) -> tuple:
     """Give what tells the image from another, wherever raw_dir lies."""
-    where = image.boxes.removeprefix(root) if isinstance(image.boxes, str) else image.boxes
-    return image.path.removeprefix(root), image.place, image.size, where
+    found = image.boxes.removeprefix(root) if isinstance(image.boxes, str) else image.boxes
+    return image.path.removeprefix(root), image.position, image.size, found

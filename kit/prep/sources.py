@@ -10,14 +10,10 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from kit.data import paths
+from kit.data.manifest import ClassName
 from kit.data.paths import printable
 from kit.prep import devkit, imagenet, listing, parquet
 from kit.prep.boxes import WNID
-
-
-class ClassName(NamedTuple):
-    wnid: str  # WordNet's id, or the folder's name
-    name: str
 
 
 class Image(NamedTuple):  # small, because ImageNet has 1.3 million
@@ -26,7 +22,7 @@ class Image(NamedTuple):  # small, because ImageNet has 1.3 million
     container: str  # the folder, tar or parquet file that holds it: absolute path or URL
     name: str  # of its file there
     size: int  # bytes, as listed; of the whole file when that is a parquet
-    place: int = -1  # its first byte in a tar, its row in a parquet; -1: a file of its own
+    position: int = -1  # first byte in a tar, row in a parquet file; -1: a file of its own
     boxes: str | bytes = ""  # path of its XML file, or packed as in boxes.py; "": none
 
     @property
@@ -49,7 +45,7 @@ def read_index(*, raw_dir, validation_fraction, seed, subset) -> Index:
 
     ImageNet as its official archives, extracted, or as Kaggle has it; Hugging Face's parquet;
     train/ and validation/ (or val/) with a folder per class; or a folder per class in raw_dir
-    itself, of each of which a seeded share `validation_fraction` is held out, one image at least.
+    itself, where a seeded `validation_fraction` of each class is held out, at least one image.
     Raises ValueError or FileNotFoundError, in one line, for what no layout explains, and for an
     ImageNet of other counts, unless it is declared a `subset`.
     """
@@ -61,8 +57,8 @@ def read_index(*, raw_dir, validation_fraction, seed, subset) -> Index:
         raise ValueError(f"raw_dir {root} is empty: put a folder of images per class in it")
     if files := parquet.find_files(root):
         index = _read_parquet(root, files, validation_fraction, seed)
-    elif places := imagenet.find_places(root):
-        index = _read_splits(root, places)
+    elif at := imagenet.locate(root):
+        index = _read_splits(root, at)
     else:
         index = _read_folder(root, validation_fraction, seed)
     counts = Counter(image.split for image in index.images)
@@ -75,36 +71,36 @@ def read_index(*, raw_dir, validation_fraction, seed, subset) -> Index:
     return replace(index, expect_boxes=0)
 
 
-def _read_splits(root: str, places: imagenet.Places) -> Index:
+def _read_splits(root: str, at: imagenet.Locations) -> Index:
     skipped, images, label_of = [], [], {}
     names, truth = devkit.read_devkit(root) or ({}, [])
-    find_boxes = imagenet.box_finder(places.boxes, skipped)
-    for wnid, container, files in listing.list_classes(places.train, skipped):
+    find_boxes = imagenet.box_finder(at.boxes, skipped)
+    for wnid, container, files in listing.list_classes(at.train, skipped):
         label = label_of[wnid] = len(label_of)
         boxes = find_boxes(wnid)
         images += (
             Image("train", label, container, *file, boxes.pop(_stem(file.name), ""))
             for file in files
         )
-    _check_classes(places.train, label_of)
-    by_class = listing.has_classes(places.validation)
+    _check_classes(at.train, label_of)
+    by_class = listing.has_classes(at.validation)
     if by_class:
-        found = listing.list_classes(places.validation, skipped)
+        found = listing.list_classes(at.validation, skipped)
     else:
-        found = _group_flat(root, places.validation, truth, skipped)
+        found = _group_flat(root, at.validation, truth, skipped)
     for wnid, container, files in found:
         if wnid not in label_of:
             raise ValueError(
-                f"{places.validation} has class {printable(wnid)}, which {places.train} lacks: "
+                f"{at.validation} has class {printable(wnid)}, which {at.train} lacks: "
                 "correct its name, or remove it"
             )
         images += (Image("validation", label_of[wnid], container, *file) for file in files)
-    layout = places.layout
+    layout = at.layout
     if layout == "folders":
         is_imagenet = not by_class or all(map(WNID.fullmatch, label_of))
         layout = "imagenet extracted" if is_imagenet else "split folders"
     classes = _name_classes(label_of, imagenet.read_names(root, names))
-    return _indexed(layout, classes, images, skipped, places.boxes)
+    return _indexed(layout, classes, images, skipped, at.boxes)
 
 
 def _group_flat(root: str, where: str, truth: list[str], skipped: list):
@@ -133,7 +129,7 @@ def _read_parquet(root: str, files: dict, fraction: float, seed: int) -> Index:
         for path in paths_of:
             size = paths.size_of(path)
             for row in parquet.read_rows(path):
-                images.append(Image(split, row.label, path, row.name, size, row.place))
+                images.append(Image(split, row.label, path, row.name, size, row.position))
                 if wnids.setdefault(row.label, row.wnid) != row.wnid:
                     wnids[row.label] = ""
     for key in ("name", "label", "split"):  # each sort keeps the order of the one before
@@ -144,7 +140,7 @@ def _read_parquet(root: str, files: dict, fraction: float, seed: int) -> Index:
     _check_classes(root, classes)
     skipped, where = [], ""
     if all(map(WNID.fullmatch, classes)):
-        where = imagenet.find_boxes(root)
+        where = imagenet.locate_boxes(root)
         _attach_boxes(images, classes, imagenet.box_finder(where, skipped))
     if not files["validation"]:
         images = _hold_out(images, classes, fraction, seed)
@@ -165,16 +161,15 @@ def _attach_boxes(images: list[Image], classes: list[str], find_boxes) -> None:
 
 
 def _hold_out(images: list[Image], classes: list[str], fraction: float, seed: int) -> list[Image]:
-    """Turn a share of each class, sorted by class, into validation images, listed at the end.
+    """Turn a fraction of each class, sorted by class, into validation images, listed at the end.
 
-    They are the first in the order of a hash of seed and name: so neither the listing's order nor
-    an image more or less moves the others.
+    They are the first in the order of a hash of seed and name, so that neither the order of the
+    listing nor one image more or less moves the others.
     """
-
     if not 0 < fraction < 1:
         raise ValueError(f"validation_fraction: {fraction} is not between 0 and 1")
 
-    def chance(image):
+    def order(image):
         key = f"{seed}/{classes[image.label]}/{image.name}"
         return hashlib.sha256(os.fsencode(key)).digest()
 
@@ -182,7 +177,7 @@ def _hold_out(images: list[Image], classes: list[str], fraction: float, seed: in
     for _, group in groupby(images, attrgetter("label")):
         group = list(group)
         count = min(max(1, round(len(group) * fraction)), len(group) - 1)
-        held_out = set(sorted(group, key=chance)[:count])
+        held_out = set(sorted(group, key=order)[:count])
         train += (image for image in group if image not in held_out)
         validation += (image._replace(split="validation") for image in group if image in held_out)
     return train + validation

@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 
 import kit
-from kit.data import manifest
+from kit.prep import manifest_writer
 from kit.prep.workers import single_thread
 
-SECONDS_BETWEEN_LOOKS = 0.5  # at the journal, for progress
+SECONDS_BETWEEN_LOOKS = 0.5  # at the finished shards' records, for progress
 RAISED = re.compile(r"^(?:: )?[\w.]*(?:Error|Exception): (.+)$", re.MULTILINE)
 
 
 def run_tasks(task, shards: list, *, folder, spark_master):
-    """Yield the entry of each shard as its journal says that it stands.
+    """Yield the entry of each shard as soon as it is recorded as finished.
 
     spark_master: "spark://host:7077", or "local[2]" to try it without a cluster.
     Raises ModuleNotFoundError without PySpark, ChildProcessError with the line of what failed.
@@ -73,7 +73,7 @@ def _follow(job, names: set[str], folder):
     """Yield the entries of the shards named, as they appear; the job's failure is raised."""
     while names:
         over = bool(wait_for([job], SECONDS_BETWEEN_LOOKS).done)
-        for entry in manifest.entered(folder, names):
+        for entry in manifest_writer.recorded(folder, names):
             names.remove(entry["name"])
             yield entry
         if over and (error := job.exception()):

@@ -15,12 +15,15 @@ from uuid import uuid4
 import tensorflow as tf
 
 import kit
-from kit.data import manifest, paths, records, storage
-from kit.data.manifest import class_names, read_manifest, shard_paths  # noqa: F401
+from kit.data import paths, storage
+from kit.data.images import prepare, read_header
+from kit.data.manifest import CHANGES, MANIFEST, read_manifest
 from kit.data.paths import printable
+from kit.data.records import LABEL_OFFSET
 from kit.files import hash_file
 from kit.machine import cores
-from kit.prep import imagenet
+from kit.prep import imagenet, manifest_writer
+from kit.prep.examples import encode_example
 from kit.prep.reading import boxes_of, read_image, source_name
 from kit.prep.sources import Image, Index
 from kit.prep.workers import run_tasks
@@ -50,8 +53,8 @@ def plan(index: Index, *, train_shards, validation_shards, seed) -> list[ShardPl
             )
         # Only random() is promised to give the same numbers in every version of Python.
         source = random.Random(f"{seed} {split}")
-        chance = [source.random() for _ in images]
-        images = [images[place] for place in sorted(range(len(images)), key=chance.__getitem__)]
+        keys = [source.random() for _ in images]
+        images = [images[number] for number in sorted(range(len(images)), key=keys.__getitem__)]
         cuts = [len(images) * number // shards for number in range(shards + 1)]
         for number in range(shards):
             name = f"{split}-{number:05d}-of-{shards:05d}"
@@ -92,10 +95,10 @@ def write_shards(
     plans = plan(index, **parameters, seed=seed)
     store = {"check": check, "store_short_side": store_short_side, "store_quality": store_quality}
     head = _head(index, raw_dir, parameters | {"seed": seed} | store)
-    done = manifest.begin(folder, head)
+    done = manifest_writer.begin(folder, head)
     todo = [shard for shard in plans if shard.name not in done]
-    if not todo and folder.size(manifest.MANIFEST):
-        manifest.close(folder)
+    if not todo and folder.size(MANIFEST):
+        manifest_writer.remove_records(folder)
         return read_manifest(folder)
     task = functools.partial(
         write_shard, folder=folder, root=paths.resolve(raw_dir), classes=index.classes, **store
@@ -106,18 +109,18 @@ def write_shards(
     entries = [done[shard.name] for shard in plans]
     if not any(entry["quarantined"] for entry in entries):
         imagenet.check_boxes(index, sum(entry["boxes"] for entry in entries))
-    return manifest.finish(folder, head, entries, len(index.images))
+    return manifest_writer.finish(folder, head, entries, len(index.images))
 
 
 def write_shard(shard: ShardPlan, *, folder, root, classes, **store) -> dict:
-    """Write one shard, whole or not at all, enter it in the journal and give its entry.
+    """Write one shard, whole or not at all, record that it is finished, and give its entry.
 
-    The entry also says its "split" and which files were "mended" and "quarantined", and why.
+    The entry also says its "split" and which files were "reencoded" and "quarantined", and why.
     """
     temporary = Path(folder.local or tempfile.gettempdir()) / f".{shard.name}.{uuid4().hex}.tmp"
     entry = {"split": shard.split, "name": shard.name, "records": 0, "bytes": 0, "sha256": ""}
     entry |= {"classes": [0] * len(classes), "boxes": 0, "smaller": 0}
-    entry |= {kind: [] for kind in manifest.REMARKS}
+    entry |= {kind: [] for kind in CHANGES}
     try:
         with tf.io.TFRecordWriter(str(temporary)) as writer:
             for image in shard.images:
@@ -133,7 +136,7 @@ def write_shard(shard: ShardPlan, *, folder, root, classes, **store) -> dict:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
-    manifest.enter(folder, entry)
+    manifest_writer.record(folder, entry)
     return entry
 
 
@@ -153,19 +156,19 @@ def _read_example(image: Image, entry: dict, root: str, classes, **store) -> byt
     """Give the serialized Example, b"" for an unreadable image; count it in the shard's entry."""
     try:
         data = read_image(image)
-        original = records.read_header(data)
-        encoded, header, reason, smaller = records.prepare(data, original, **store)
+        original = read_header(data)
+        encoded, header, reason, smaller = prepare(data, original, **store)
     except ValueError as error:
-        entry["quarantined"].append(_remark(image, root, str(error), entry["name"]))
+        entry["quarantined"].append(_note(image, root, str(error), entry["name"]))
         return b""
     boxes = boxes_of(image, classes, original.height, original.width)
     if reason:
-        entry["mended"].append(_remark(image, root, reason, entry["name"]))
+        entry["reencoded"].append(_note(image, root, reason, entry["name"]))
     entry["records"] += 1
     entry["classes"][image.label] += 1
     entry["boxes"] += len(boxes)
     entry["smaller"] += smaller
-    return records.encode_example(
+    return encode_example(
         encoded=encoded,
         height=header.height,
         width=header.width,
@@ -177,7 +180,7 @@ def _read_example(image: Image, entry: dict, root: str, classes, **store) -> byt
     )
 
 
-def _remark(image: Image, root: str, reason: str, shard: str) -> dict:
+def _note(image: Image, root: str, reason: str, shard: str) -> dict:
     return {"file": source_name(image, root), "reason": printable(reason), "shard": shard}
 
 
@@ -188,9 +191,9 @@ def _head(index: Index, raw_dir, parameters: dict) -> dict:
         "kit_version": kit.__version__,
         "layout": index.layout,
         "source": printable(raw_dir),
-        "label_offset": records.LABEL_OFFSET,
+        "label_offset": LABEL_OFFSET,
         "parameters": parameters,
-        "fingerprint": manifest.fingerprint(index, root, parameters),
+        "fingerprint": manifest_writer.fingerprint(index, root, parameters),
         "classes": [name._asdict() for name in index.classes],
         "skipped": [
             {"file": printable(path.removeprefix(f"{root}/")), "reason": reason}

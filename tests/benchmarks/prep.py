@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kit.data import records, storage
+from kit.data import storage
 from kit.machine import cores
 from kit.prep import reading, sources, writer
+from kit.prep.examples import encode_example
 from kit.prep.workers import start_worker
 
 ROUNDS = 7
@@ -125,7 +126,7 @@ def convert_as_of_old(shard, *, folder, classes) -> None:
         for image in shard.images:
             encoded = Path(image.path).read_bytes()
             height, width, _ = decode(encoded).shape
-            example = records.encode_example(
+            example = encode_example(
                 encoded=encoded,
                 height=height,
                 width=width,

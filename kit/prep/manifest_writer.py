@@ -1,0 +1,158 @@
+"""Writes the manifest of a set of shards.
+
+Until it is written, a small file in unfinished/ for each finished shard says what a run that was
+killed need not write again.
+"""
+
+import hashlib
+import json
+import os
+import re
+
+from kit.data.manifest import (
+    CHANGES,
+    CLASSES,
+    MANIFEST,
+    SHARD_NAME,
+    read_manifest,
+    rename_old_keys,
+)
+from kit.prep.reading import state_of
+from kit.prep.sources import Index
+
+UNFINISHED = "unfinished"  # a folder, from before the first shard until after the manifest
+STARTED = f"{UNFINISHED}/set.json"  # which set it is
+LEFTOVER = re.compile(  # temporary names of write_shard and storage.Remote; of kit.files
+    rf"\.?({SHARD_NAME.pattern}|classes\.tsv|manifest\.json)\.[0-9a-f]+\.tmp"
+    r"|\.(classes\.[0-9]+\.tsv|manifest\.[0-9]+\.json)"
+)
+
+
+def fingerprint(index: Index, root, parameters: dict) -> str:
+    """Give a hash of all that decides the shards; where raw_dir lies is no part of it."""
+    digest = hashlib.sha256(json.dumps([parameters, index.classes], sort_keys=True).encode())
+    for image in index.images:
+        state = (image.split, image.label, *state_of(image, root))
+        digest.update(os.fsencode(repr(state)))
+    return digest.hexdigest()
+
+
+def begin(folder, head: dict) -> dict[str, dict]:
+    """Give the entries, by name, of the set's shards that are finished already.
+
+    Starts a new set in an empty folder, and removes what killed processes left behind. Raises
+    ValueError when the folder holds another set, OSError when it cannot be written.
+    """
+    names = folder.names()
+    if MANIFEST in names:
+        found = read_manifest(folder)
+        entries = _entries(found)
+    elif folder.size(STARTED) is not None:
+        found = json.loads(folder.read(STARTED))
+        entries = recorded(folder)
+    elif any(SHARD_NAME.fullmatch(name) for name in names):
+        raise ValueError(
+            f"data_dir {folder} holds shards without a {MANIFEST}: name another data_dir"
+        )
+    else:
+        found, entries = head, []
+        _start(folder, head)
+    _check_same(folder, found, head)
+    for name in names:
+        if LEFTOVER.fullmatch(name):
+            folder.remove(name)
+    return {
+        entry["name"]: entry for entry in entries if folder.size(entry["name"]) == entry["bytes"]
+    }
+
+
+def record(folder, entry: dict) -> None:
+    """Record that a shard is finished; it stands under its name by now."""
+    folder.write(f"{UNFINISHED}/{entry['name']}.json", json.dumps(entry).encode())
+
+
+def recorded(folder, wanted=None) -> list[dict]:
+    """Give the entries of the shards recorded as finished: all, or those `wanted`."""
+    names = [name.removesuffix(".json") for name in folder.names(UNFINISHED)]
+    return [
+        rename_old_keys(json.loads(folder.read(f"{UNFINISHED}/{name}.json")))
+        for name in names
+        if SHARD_NAME.fullmatch(name) and (wanted is None or name in wanted)
+    ]
+
+
+def finish(folder, head: dict, entries: list[dict], found: int) -> dict:
+    """Write classes.tsv and manifest.json for the written shards; returns the manifest.
+
+    Raises RuntimeError unless written and quarantined images are together those found.
+    """
+    manifest = head | _summarize(entries, found)
+    lines = ["label\twnid\tname"]
+    for label, name in enumerate(manifest["classes"], start=manifest["label_offset"]):
+        lines.append(f"{label}\t{name['wnid']}\t{name['name']}")
+    folder.write(CLASSES, ("\n".join(lines) + "\n").encode())
+    folder.write(MANIFEST, json.dumps(manifest, ensure_ascii=False).encode())
+    remove_records(folder)
+    return manifest
+
+
+def remove_records(folder) -> None:
+    """Remove unfinished/: the set has its manifest."""
+    for name in folder.names(UNFINISHED):
+        folder.remove(f"{UNFINISHED}/{name}")
+    folder.remove(UNFINISHED)  # even if it was empty: a run may have been killed just before this
+
+
+def _check_same(folder, found: dict, head: dict) -> None:
+    if found["fingerprint"] == head["fingerprint"]:
+        return
+    changes = [
+        f"{name} {found['parameters'].get(name)}, not {value}"
+        for name, value in head["parameters"].items()
+        if found["parameters"].get(name) != value
+    ]
+    raise ValueError(
+        f"data_dir {folder} holds the shards of {found['source']} with "
+        f"{', '.join(changes) or 'other images'}: delete it or name another data_dir"
+    )
+
+
+def _start(folder, head: dict) -> None:
+    keep = ("fingerprint", "parameters", "source")
+    try:
+        folder.write(STARTED, json.dumps({name: head[name] for name in keep}).encode())
+    except OSError as error:
+        raise type(error)(
+            f"data_dir {folder} cannot be written ({error.strerror or error}): name another folder"
+        ) from None
+
+
+def _entries(manifest: dict) -> list[dict]:
+    """Give back the shards' entries from which the manifest was made."""
+    return [
+        {"split": split}
+        | shard
+        | {kind: [i for i in manifest[kind] if i.get("shard") == shard["name"]] for kind in CHANGES}
+        for split, part in manifest["splits"].items()
+        for shard in part["shards"]
+    ]
+
+
+def _summarize(entries: list[dict], found: int) -> dict:
+    splits, changes = {}, {kind: [] for kind in CHANGES}
+    for entry in entries:
+        empty = {"images": 0, "quarantined": 0, "shards": []}
+        split = splits.setdefault(entry["split"], empty)
+        split["images"] += entry["records"]
+        split["quarantined"] += len(entry["quarantined"])
+        for kind in CHANGES:
+            changes[kind] += entry[kind]
+        shard = {key: entry[key] for key in entry if key not in ("split", *CHANGES)}
+        split["shards"].append(shard)
+    written = sum(split["images"] for split in splits.values())
+    if written + len(changes["quarantined"]) != found:
+        raise RuntimeError(
+            f"{written} images written and {len(changes['quarantined'])} quarantined are not the "
+            f"{found} found"
+        )
+    return {"splits": splits, **changes}
