@@ -1,5 +1,6 @@
 """Small image files and raw folders for the tests."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from kit.prep import sources, writer
+from kit.prep.sections import Preparation
 
 UNCHANGED = {  # what training_dataset is told when it is to augment nothing
     "augmentation": "none",
@@ -19,6 +21,20 @@ UNCHANGED = {  # what training_dataset is told when it is to augment nothing
     "classes": 3,
     "channel_means": [123.68, 116.779, 103.939],
 }
+PREPARATION = Preparation(
+    demo_views=0,
+    train_shards=2,
+    validation_shards=1,
+    validation_fraction=1 / 3,
+    subset=False,
+    check_md5=False,
+    check="full",
+    quarantine_budget=0.0,
+    store_short_side=0,
+    store_quality=90,
+    processes=1,
+    spark_master="",
+)
 # What kit.data.manifest gives of a set, as far as a model is told of it.
 MANIFEST = {
     "classes": [{"wnid": f"n{i}", "name": f"thing {i}"} for i in range(6)],
@@ -55,26 +71,27 @@ def class_folders(root, classes=3, images=6, size=(48, 64)) -> Path:
     return Path(root)
 
 
-def make_shards(tmp_path, classes=3, images=6, train_shards=2, validation_shards=1) -> Path:
+def preparation(**changes) -> Preparation:
+    """Give the parameters of a small preparation, with these changes."""
+    return dataclasses.replace(PREPARATION, **changes)
+
+
+def index_of(raw_dir, *, seed=0, **changes) -> sources.Index:
+    return sources.read_index(raw_dir, preparation(**changes), seed=seed)
+
+
+def prepare(raw_dir, data_dir, *, seed=0, progress=lambda tasks, total: tasks, **changes) -> dict:
+    """Write the shards of raw_dir with `preparation(**changes)`; gives the manifest."""
+    index = index_of(raw_dir, seed=seed, **changes)
+    where = {"raw_dir": raw_dir, "data_dir": data_dir, "seed": seed}
+    return writer.write_shards(index, preparation(**changes), **where, progress=progress)
+
+
+def make_shards(tmp_path, classes=3, images=6, **changes) -> Path:
     """Prepare shards of small random images; a third of them is for validation."""
     raw_dir = class_folders(tmp_path / "raw", classes, images)
-    index = sources.read_index(raw_dir=raw_dir, validation_fraction=1 / 3, seed=0, subset=False)
-    data_dir = tmp_path / "shards"
-    writer.write_shards(
-        index,
-        data_dir=data_dir,
-        raw_dir=raw_dir,
-        train_shards=train_shards,
-        validation_shards=validation_shards,
-        seed=0,
-        check="full",
-        store_short_side=0,
-        store_quality=90,
-        quarantine_budget=0.0,
-        processes=1,
-        spark_master="",
-    )
-    return data_dir
+    prepare(raw_dir, tmp_path / "shards", **changes)
+    return tmp_path / "shards"
 
 
 def _encode(image: Image.Image, kind: str, **options) -> bytes:

@@ -13,28 +13,18 @@ import sys
 import time
 from pathlib import Path
 
-from kit.prep import manifest_writer, sources, writer
+from images import prepare
+
+from kit.prep import manifest_writer
 
 LONGEST = 0.25  # seconds that a run is left alive; about what an uninterrupted one takes
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")  # as sys.audit names them, and "open"
 
 
 def write(raw_dir, data_dir, train_shards=24, validation_shards=6):
-    index = sources.read_index(raw_dir=raw_dir, validation_fraction=0.2, seed=0, subset=False)
-    return writer.write_shards(
-        index,
-        data_dir=data_dir,
-        raw_dir=raw_dir,
-        train_shards=train_shards,
-        validation_shards=validation_shards,
-        seed=0,
-        check="header",
-        store_short_side=0,
-        store_quality=90,
-        quarantine_budget=0.1,
-        processes=1,
-        spark_master="",
-    )
+    shards = {"train_shards": train_shards, "validation_shards": validation_shards}
+    share = {"validation_fraction": 0.2, "quarantine_budget": 0.1}
+    return prepare(raw_dir, data_dir, **shards, **share, check="header")
 
 
 def run_and_kill(raw_dir, data_dir, seconds) -> bool:

@@ -6,6 +6,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from images import preparation
+
 from kit.data import storage
 from kit.data.manifest import ClassName
 from kit.prep import writer
@@ -48,14 +50,12 @@ def main(raw_dir: str, data_dir: str, images: int, size: int) -> None:
     index = make_index(raw_dir, images)
     indexed = peak()
     index.images.append(index.images[0]._replace(split="validation"))
-    plans = writer.plan(index, train_shards=images // SHARD_IMAGES, validation_shards=1, seed=0)
+    section = preparation(train_shards=images // SHARD_IMAGES)
+    plans = writer.plan(index, section, seed=0)
     planned = peak()
-    store = {"check": "full", "store_short_side": 0, "store_quality": 90}
-    folder = storage.folder(data_dir)
-    common = {"folder": folder, "root": raw_dir, "classes": index.classes}
-    task = partial(
-        write, partial(writer.write_shard, **common, **store), raw_dir=raw_dir, size=size
-    )
+    where = {"folder": storage.folder(data_dir), "root": raw_dir}
+    task = partial(writer.write_shard, **where, classes=index.classes, preparation=section)
+    task = partial(write, task, raw_dir=raw_dir, size=size)
     workers = list(run_tasks(task, plans[:WRITTEN], processes=2))
     found = {"index": indexed - before, "plan": planned - indexed, "worker": max(workers)}
     print(json.dumps(found))

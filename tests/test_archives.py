@@ -8,11 +8,10 @@ import time
 
 import layouts
 import pytest
-from images import jpeg
+from images import index_of, jpeg
 from layouts import tar, write
 
 from kit.prep import archives, devkit, reading
-from kit.prep.sources import read_index
 
 LONG = "n00000001/" + "deep/" * 30 + "n00000001_5.JPEG"  # longer than a header's 100 bytes
 
@@ -95,7 +94,7 @@ def test_member_that_is_no_plain_file_within_is_skipped(tmp_path, name, fields, 
     path = tmp_path / "ILSVRC2012_img_val.tar"
     data = path.read_bytes()
     path.write_bytes(header(name, form=form, **fields) + data)
-    index = read_index(raw_dir=tmp_path, validation_fraction=0.5, seed=0, subset=True)
+    index = index_of(tmp_path, validation_fraction=0.5, subset=True)
     ((where, reason),) = index.skipped
     assert where.endswith(name)
     assert reason.startswith(problem)
@@ -121,7 +120,7 @@ def test_tar_that_lies_or_is_none_is_named(tmp_path, data, words):
     layouts.archives(tmp_path)
     (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(data)
     with pytest.raises(ValueError, match=rf"img_val\.tar cannot be read \(.*{words}") as caught:
-        read_index(raw_dir=tmp_path, validation_fraction=0.5, seed=0, subset=True)
+        index_of(tmp_path, validation_fraction=0.5, subset=True)
     assert "\n" not in str(caught.value)
 
 
@@ -141,7 +140,7 @@ def test_name_that_stands_twice_counts_as_tar_extracts_it(tmp_path):
         member = tarfile.TarInfo(name)
         member.size = len(newer)
         archive.addfile(member, io.BytesIO(newer))
-    index = read_index(raw_dir=tmp_path, validation_fraction=0.5, seed=0, subset=True)
+    index = index_of(tmp_path, validation_fraction=0.5, subset=True)
     assert [reason for _, reason in index.skipped] == ["a later file has the same name"]
     (image,) = [image for image in index.images if image.name == name]
     assert reading.read_image(image) == newer
@@ -152,12 +151,12 @@ def test_class_without_images_is_named(tmp_path):
     path = tmp_path / "ILSVRC2012_img_train.tar"
     path.write_bytes(tar({"n00000001.tar": tar({"notes.txt": b""})}))
     with pytest.raises(ValueError, match=r"n00000001\.tar holds no image"):
-        read_index(raw_dir=tmp_path, validation_fraction=0.5, seed=0, subset=True)
+        index_of(tmp_path, validation_fraction=0.5, subset=True)
 
 
 def test_archive_cut_after_it_was_listed_stops_the_reader(tmp_path):
     layouts.archives(tmp_path)
-    index = read_index(raw_dir=tmp_path, validation_fraction=0.5, seed=0, subset=True)
+    index = index_of(tmp_path, validation_fraction=0.5, subset=True)
     path = tmp_path / "ILSVRC2012_img_train.tar"
     os.truncate(path, 5000)
     lost = max(index.images, key=lambda image: image.position * (image.container == str(path)))
@@ -184,7 +183,7 @@ def test_bad_boxes_are_named(tmp_path, data, words):
     layouts.archives(tmp_path)
     (tmp_path / "ILSVRC2012_bbox_train_v2.tar.gz").write_bytes(gzip.compress(data))
     with pytest.raises(ValueError, match=rf"bbox_train_v2\.tar\.gz cannot be read \(.*{words}"):
-        read_index(raw_dir=tmp_path, validation_fraction=0.5, seed=0, subset=True)
+        index_of(tmp_path, validation_fraction=0.5, subset=True)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ def test_broken_gzip_is_named(tmp_path, spoil):
     path = tmp_path / "ILSVRC2012_bbox_train_v2.tar.gz"
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError, match=r"bbox_train_v2\.tar\.gz cannot be read"):
-        read_index(raw_dir=tmp_path, validation_fraction=0.5, seed=0, subset=True)
+        index_of(tmp_path, validation_fraction=0.5, subset=True)
 
 
 def test_gzip_bomb_stops_at_its_limit(monkeypatch):

@@ -14,7 +14,6 @@ from kit.inference import export
 from kit.inference.classifier import BATCH, Classifier, load_model
 from kit.pipeline.dataset import encoded_examples
 from kit.pipeline.preprocessing import evaluation_image
-from kit.prep import sources, writer
 from tests import images
 
 COLOURS = ("red", "green", "blue")
@@ -289,19 +288,7 @@ def test_pixels_are_those_of_the_prepared_photograph_in_evaluation(tmp_path, sto
             (tmp_path / "raw" / folder / name).write_bytes(data)
     raw_dir, data_dir = tmp_path / "raw", tmp_path / "shards"
     store = {"store_short_side": store_short_side, "store_quality": 80}
-    writer.write_shards(
-        sources.read_index(raw_dir=raw_dir, validation_fraction=0.5, seed=0, subset=False),
-        **store,
-        data_dir=data_dir,
-        raw_dir=raw_dir,
-        train_shards=1,
-        validation_shards=1,
-        seed=0,
-        check="full",
-        quarantine_budget=0.0,
-        processes=1,
-        spark_master="",
-    )
+    images.prepare(raw_dir, data_dir, train_shards=1, **store)
     classifier = Classifier.from_model(colour_model(), metadata(**store))
     examples = list(encoded_examples(data_dir=data_dir, split="validation"))
     assert {example["filename"].numpy().decode() for example in examples} == set(photos)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from kit.prep import demo, reading
-from kit.prep.sources import read_index
+from tests.images import index_of, preparation
 
 VIEWS = 100
 
@@ -22,7 +22,7 @@ def raw_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(raw_dir):
-    return read_index(raw_dir=raw_dir, validation_fraction=0.1, seed=0, subset=True)
+    return index_of(raw_dir, validation_fraction=0.1, subset=True)
 
 
 def files(folder):
@@ -146,6 +146,6 @@ def test_folder_of_other_files_is_left_alone(tmp_path):
     assert files(tmp_path) == {"holiday.jpg": b"mine"}
 
 
-def test_too_few_views_are_refused(tmp_path):
+def test_too_few_views_are_refused():
     with pytest.raises(ValueError, match="demo_views: 49 is too few: 50 or more"):
-        demo.make_demo(raw_dir=tmp_path / "raw", demo_views=49, seed=0)
+        preparation(demo_views=49)

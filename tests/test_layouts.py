@@ -6,12 +6,11 @@ import re
 
 import layouts
 import pytest
-from images import jpeg
+from images import index_of, jpeg, prepare
 from layouts import write
 
 from kit.data.images import read_header
-from kit.prep import imagenet, reading, writer
-from kit.prep.sources import read_index
+from kit.prep import imagenet, reading
 
 slow = pytest.mark.slow  # needs pyarrow
 LAYOUTS = [
@@ -24,21 +23,9 @@ LAYOUTS = [
     pytest.param(layouts.parquet, "imagenet parquet", marks=slow),
 ]
 
-PARAMETERS = {
-    "train_shards": 2,
-    "validation_shards": 1,
-    "seed": 0,
-    "check": "header",
-    "quarantine_budget": 0.0,
-    "processes": 1,
-    "store_short_side": 0,
-    "store_quality": 90,
-    "spark_master": "",
-}
-
 
 def read(root, subset=True):
-    return read_index(raw_dir=root, validation_fraction=0.5, seed=0, subset=subset)
+    return index_of(root, validation_fraction=0.5, subset=subset)
 
 
 def examples(index):
@@ -81,10 +68,8 @@ def test_shards_are_byte_for_byte_those_of_the_extracted_form(tmp_path, make):
     written = []
     for number, each in enumerate((layouts.extracted, make)):
         each(tmp_path / f"raw{number}")
-        index = read(tmp_path / f"raw{number}")
         data_dir = tmp_path / f"shards{number}"
-        raw_dir = tmp_path / f"raw{number}"
-        writer.write_shards(index, raw_dir=raw_dir, data_dir=data_dir, **PARAMETERS)
+        prepare(tmp_path / f"raw{number}", data_dir, subset=True, check="header")
         written.append({path.name: path.read_bytes() for path in data_dir.glob("*-of-*")})
     assert len(written[0]) == 3
     assert written[0] == written[1]

@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from kit.evaluation import other_data, test_time_augmentation
 from kit.pipeline import dataset
-from kit.prep import sources, writer
-from tests.images import class_folders, jpeg, png
+from tests.images import class_folders, jpeg, png, prepare
 
 NAMES = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 7)]
 REAL = [[3], [0, 2], [], [1], [2], [0]]
@@ -134,19 +133,8 @@ def test_images_are_prepared_as_the_shards_are(told, tmp_path):
     for split in ("train", "validation"):
         root = folders(tmp_path / "raw" / split, "class0", "class1")
         (root / "class1" / "large.jpg").write_bytes(jpeg(120, 170, seed=5))
-    where = {"raw_dir": tmp_path / "raw", "seed": 0}
-    writer.write_shards(
-        sources.read_index(**where, validation_fraction=0.5, subset=False),
-        **where,
-        **{"store_short_side": 48, "store_quality": 90} | told,
-        data_dir=tmp_path / "shards",
-        train_shards=1,
-        validation_shards=1,
-        check="full",
-        quarantine_budget=0.0,
-        processes=1,
-        spark_master="",
-    )
+    store = {"store_short_side": 48, "store_quality": 90} | told
+    prepare(tmp_path / "raw", tmp_path / "shards", train_shards=1, **store)
     stored = dataset.encoded_examples(data_dir=tmp_path / "shards", split="validation")
     images = other_data.read_folder(root, classes=CLASSES)
     found = other_data.encoded_examples(images, {"store_short_side": 48} | told)

@@ -4,11 +4,10 @@ import hashlib
 
 import layouts
 import pytest
-from images import jpeg
+from images import index_of, jpeg
 from layouts import write_parquet
 
 from kit.prep import parquet, reading
-from kit.prep.sources import read_index
 
 pytestmark = pytest.mark.slow  # needs pyarrow
 
@@ -16,7 +15,7 @@ CATS = [(number % 2, f"{number}.jpg", jpeg(8, 8, seed=number)) for number in ran
 
 
 def read(root, fraction=0.2):
-    return read_index(raw_dir=root, validation_fraction=fraction, seed=0, subset=False)
+    return index_of(root, validation_fraction=fraction)
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +96,7 @@ def test_file_shortened_since_stops_the_reader(tmp_path):
 
 def test_file_with_a_damaged_page_stops_the_reader(tmp_path):
     layouts.parquet(tmp_path)
-    index = read_index(raw_dir=tmp_path, validation_fraction=0.2, seed=0, subset=True)
+    index = index_of(tmp_path, validation_fraction=0.2, subset=True)
     path = tmp_path / "data/train-00000-of-00002.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from kit.prep import reading
 from kit.prep.sources import Image
-from tests.images import jpeg, png
+from tests.images import class_folders, index_of, jpeg, png
 
 
 def image_of(folder, data: bytes) -> Image:
@@ -32,3 +32,11 @@ def test_a_preview_of_a_png_named_jpg_is_its_picture(tmp_path):
 def test_a_preview_of_what_is_no_image_is_grey(tmp_path, data):
     seen = reading.preview(image_of(tmp_path, data))
     assert set(seen.ravel()) == {128}
+
+
+def test_images_are_found_by_the_names_in_a_manifest(tmp_path):
+    class_folders(tmp_path, classes=2, images=4)
+    index = index_of(tmp_path)
+    changes = [{"file": "class1/1_3.jpg", "reason": "PNG"}]
+    (found,) = reading.find_images(index, changes, tmp_path)
+    assert (found.label, found.name) == (1, "1_3.jpg")

@@ -21,10 +21,11 @@ from kit.evaluation import compatibility, predictions, scores
 from kit.inference import classifier, export, formats
 from kit.model.resnet import resnet50
 from kit.pipeline import dataset
-from kit.prep import demo, sources, writer
+from kit.prep import demo
 from kit.runner import run
 from kit.training import recipe, schedule
 from tests import small_training
+from tests.images import prepare
 
 RECIPES = sorted(path.stem for path in params.RECIPES.glob("*.yaml"))
 PUBLISHED = sorted({*RECIPES} - {"demo", "folder"})
@@ -112,12 +113,7 @@ def root(tmp_path_factory):
     """The demonstration set, small, and weights of another set's network to start from."""
     root = tmp_path_factory.mktemp("recipes")
     demo.make_demo(raw_dir=root / "raw", demo_views=80, seed=0)
-    options = {"raw_dir": root / "raw", "seed": 0}
-    index = sources.read_index(**options, validation_fraction=0.1, subset=True)
-    own = {name: params.load()[name] for name in ("check", "store_short_side", "store_quality")}
-    parts = {"train_shards": 2, "validation_shards": 1, "processes": 1, "spark_master": ""}
-    where = {"data_dir": root / "shards", "quarantine_budget": 0.0}
-    writer.write_shards(index, **options, **own, **parts, **where)
+    prepare(root / "raw", root / "shards", subset=True)
     network = small_training.NETWORK | {"classes": 3, "stage_sizes": [1, 1, 1, 1], "width": 64}
     names = inspect.signature(resnet50).parameters
     made = resnet50(**{name: network[name] for name in names if name in network})

@@ -4,17 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
-from images import class_folders, jpeg
+from images import class_folders, index_of, jpeg
 
 from kit.data.paths import printable
 from kit.prep.imagenet import LABELS_FILE, NAMES_FILE
-from kit.prep.sources import read_index
 
 IMAGE = jpeg(8, 8)
 
 
 def read(raw_dir, fraction=0.25, seed=0):
-    return read_index(raw_dir=raw_dir, validation_fraction=fraction, seed=seed, subset=True)
+    return index_of(raw_dir, validation_fraction=fraction, seed=seed, subset=True)
 
 
 def held_out(index):

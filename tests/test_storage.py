@@ -9,11 +9,10 @@ from pathlib import Path
 
 import layouts
 import pytest
-from images import class_folders, make_shards
+from images import class_folders, index_of, make_shards, prepare
 
 from kit.data import manifest, paths, staging, storage
-from kit.prep import reading, writer
-from kit.prep.sources import read_index
+from kit.prep import reading
 
 REMOTE = "s3://bucket/sets/shards"
 
@@ -124,8 +123,8 @@ def test_raw_images_at_s3_give_the_same_examples(tmp_path, s3, make):
     make(tmp_path)
     url = f"s3://bucket/raw/{make.__name__}"
     upload(s3, tmp_path, url)
-    index = read_index(raw_dir=url, validation_fraction=0.5, seed=0, subset=True)
-    here = read_index(raw_dir=tmp_path, validation_fraction=0.5, seed=0, subset=True)
+    index = index_of(url, validation_fraction=0.5, subset=True)
+    here = index_of(tmp_path, validation_fraction=0.5, subset=True)
     assert (index.layout, index.classes) == (here.layout, here.classes)
     assert len(index.images) == 16
     for image, same in zip(index.images, here.images, strict=True):
@@ -143,19 +142,7 @@ def shards_at_s3(tmp_path_factory, s3):
     folder = tmp_path_factory.mktemp("shards")
     here = make_shards(folder)
     upload(s3, folder / "raw", "s3://bucket/raw/folders")
-    index = read_index(
-        raw_dir="s3://bucket/raw/folders", validation_fraction=1 / 3, seed=0, subset=False
-    )
-    written = manifest.read_manifest(here)["parameters"]
-    writer.write_shards(
-        index,
-        raw_dir="s3://bucket/raw/folders",
-        data_dir=REMOTE,
-        quarantine_budget=0.0,
-        processes=1,
-        spark_master="",
-        **{"store_short_side": 0, "store_quality": 90} | written,
-    )
+    prepare("s3://bucket/raw/folders", REMOTE)
     return here
 
 
@@ -230,7 +217,7 @@ def test_shard_of_another_size_at_s3_is_named(shards_at_s3, staged, s3):
 @pytest.mark.slow
 def test_folder_that_is_not_at_s3_is_named(s3):
     with pytest.raises(FileNotFoundError, match="s3://bucket/none does not exist"):
-        read_index(raw_dir="s3://bucket/none", validation_fraction=0.5, seed=0, subset=False)
+        index_of("s3://bucket/none", validation_fraction=0.5)
     with pytest.raises(FileNotFoundError, match="s3://bucket/none holds no finished shards"):
         staging.stage("s3://bucket/none")
 
@@ -280,7 +267,7 @@ def test_hdfs_upload_appears_by_rename(tmp_path, monkeypatch):
     assert folder.names() == ["a", "b"]
     assert contents(tmp_path / "hdfs/sets/shards") == {"a": b"second", "b": b"whole"}
     layouts.archives(tmp_path / "hdfs/raw")
-    index = read_index(raw_dir="hdfs://node/raw", validation_fraction=0.5, seed=0, subset=True)
+    index = index_of("hdfs://node/raw", validation_fraction=0.5, subset=True)
     assert [reading.read_image(image) for image in index.images] == [
         data for _, _, _, data, _ in layouts.examples()
     ]

@@ -13,22 +13,17 @@ import pytest
 import tensorflow as tf
 
 from kit.data import storage
-from kit.data.manifest import ClassName, class_names, read_manifest, shard_paths
+from kit.data.manifest import (
+    ClassName,
+    class_counts,
+    class_names,
+    outcomes,
+    read_manifest,
+    shard_paths,
+)
 from kit.prep import writer
-from kit.prep.sources import Image, Index, read_index
-from tests.images import class_folders, jpeg, make_shards, png
-
-PARAMETERS = {
-    "train_shards": 2,
-    "validation_shards": 1,
-    "seed": 0,
-    "check": "full",
-    "store_short_side": 0,
-    "store_quality": 90,
-    "quarantine_budget": 0.0,
-    "processes": 1,
-    "spark_master": "",
-}
+from kit.prep.sources import Image, Index
+from tests.images import class_folders, index_of, jpeg, make_shards, png, preparation
 
 
 @pytest.fixture
@@ -36,21 +31,21 @@ def raw_dir(tmp_path):
     return class_folders(tmp_path / "raw", classes=3, images=6)
 
 
-def write(raw_dir, data_dir, **changes):
-    index = read(raw_dir)
-    return writer.write_shards(index, raw_dir=raw_dir, data_dir=data_dir, **(PARAMETERS | changes))
+def write(raw_dir, data_dir, *, seed=0, progress=lambda tasks, total: tasks, **changes):
+    """Write shards with that seed; the split's stays 0."""
+    where = {"raw_dir": raw_dir, "data_dir": data_dir, "seed": seed}
+    section = preparation(**changes)
+    return writer.write_shards(index_of(raw_dir), section, **where, progress=progress)
 
 
-def read(raw_dir):
-    return read_index(raw_dir=raw_dir, validation_fraction=1 / 3, seed=0, subset=False)
+def plan(index, train_shards, validation_shards, seed=0):
+    section = preparation(train_shards=train_shards, validation_shards=validation_shards)
+    return writer.plan(index, section, seed=seed)
 
 
 def write_one(shard, index, data_dir, raw_dir):
-    store = {"check": "full", "store_short_side": 0, "store_quality": 90}
-    folder = storage.folder(data_dir)
-    return writer.write_shard(
-        shard, folder=folder, root=str(raw_dir), classes=index.classes, **store
-    )
+    where = {"folder": storage.folder(data_dir), "root": str(raw_dir)}
+    return writer.write_shard(shard, **where, classes=index.classes, preparation=preparation())
 
 
 def made_up(train, validation, classes=10):
@@ -106,7 +101,7 @@ def damage(raw_dir):
 
 
 def test_plan_deals_imagenets_validation_out_in_390_or_391():
-    plans = writer.plan(made_up(10, 50_000), train_shards=1, validation_shards=128, seed=0)
+    plans = plan(made_up(10, 50_000), 1, 128)
     validation = [shard for shard in plans if shard.split == "validation"]
     assert Counter(len(shard.images) for shard in validation) == {391: 80, 390: 48}
     assert validation[127].name == "validation-00127-of-00128"
@@ -114,7 +109,7 @@ def test_plan_deals_imagenets_validation_out_in_390_or_391():
 
 
 def test_plan_mixes_classes():
-    plans = writer.plan(made_up(4000, 10), train_shards=4, validation_shards=1, seed=0)
+    plans = plan(made_up(4000, 10), 4, 1)
     for shard in plans[:4]:
         counts = Counter(image.label for image in shard.images)
         assert all(70 <= counts[label] <= 130 for label in range(10))  # 100, five deviations of 9
@@ -122,16 +117,16 @@ def test_plan_mixes_classes():
 
 def test_plan_follows_the_seed_alone():
     def order(seed):
-        return writer.plan(made_up(50, 10), train_shards=3, validation_shards=2, seed=seed)
+        return plan(made_up(50, 10), 3, 2, seed)
 
     assert order(0) == order(0)
     assert order(0) != order(1)
 
 
-@pytest.mark.parametrize("number", [0, 11])
-def test_more_shards_than_images_are_refused(number):
-    with pytest.raises(ValueError, match=f"validation_shards: {number} for 10 validation images"):
-        writer.plan(made_up(50, 10), train_shards=3, validation_shards=number, seed=0)
+@pytest.mark.parametrize(("number", "words"), [(0, "is not from 1"), (11, "for 10 validation")])
+def test_more_shards_than_images_are_refused(number, words):
+    with pytest.raises(ValueError, match=f"validation_shards: {number} {words}"):
+        plan(made_up(50, 10), 3, number)
 
 
 # Shards
@@ -234,6 +229,24 @@ def test_unreadable_images_are_quarantined_listed_and_counted(raw_dir, tmp_path)
     assert not names & {"empty.jpg", "page.jpg", "cut.jpg"}
 
 
+def test_outcomes_count_images_by_reason(raw_dir, tmp_path):
+    damage(raw_dir)
+    (raw_dir / "class0/odd.JPEG").write_bytes(png(20, 30))
+    (raw_dir / "class0/notes.txt").write_text("not an image")
+    found = write(raw_dir, tmp_path / "shards", quarantine_budget=0.2, store_short_side=40)
+    assert outcomes(found) == [
+        ("read", "", 22),
+        ("written", "", 19),
+        ("resized", "", 18),
+        ("re-encoded", "PNG", 1),
+        ("quarantined", "empty file", 1),
+        ("quarantined", "not an image", 1),
+        ("quarantined", "truncated or damaged: TensorFlow cannot decode it", 1),
+        ("skipped", "not an image by its name", 1),
+    ]
+    assert class_counts(found) == {"train": [5, 4, 4], "validation": [2, 2, 2]}
+
+
 def test_header_check_decodes_nothing(raw_dir, tmp_path):
     damage(raw_dir)
     manifest = write(raw_dir, tmp_path / "shards", quarantine_budget=0.2, check="header")
@@ -276,8 +289,8 @@ def test_huge_file_is_not_read(raw_dir, tmp_path):
 
 
 def test_vanished_image_stops_the_run_by_its_name(raw_dir, tmp_path):
-    index = read(raw_dir)
-    (shard, _) = writer.plan(index, train_shards=1, validation_shards=1, seed=0)
+    index = index_of(raw_dir)
+    (shard, _) = plan(index, 1, 1)
     path = Path(shard.images[5].path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=rf"{path.name} cannot be read \(No such file"):
@@ -286,8 +299,8 @@ def test_vanished_image_stops_the_run_by_its_name(raw_dir, tmp_path):
 
 
 def test_surprise_names_the_image(raw_dir, tmp_path):
-    index = read(raw_dir)
-    (shard, _) = writer.plan(index, train_shards=1, validation_shards=1, seed=0)
+    index = index_of(raw_dir)
+    (shard, _) = plan(index, 1, 1)
     bad = shard.images[2]._replace(label=7)  # three classes: an IndexError deep inside
     shard = shard._replace(images=[bad, *shard.images])
     with pytest.raises(RuntimeError, match=rf"{bad.name} cannot be prepared \(IndexError"):
@@ -367,11 +380,11 @@ def test_interrupted_run_is_no_set_and_the_next_one_completes_it(raw_dir, tmp_pa
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"check": "none"}, "check: 'none' is neither"),
-        ({"quarantine_budget": 2}, "quarantine_budget: 2 is not between 0 and 1"),
-        ({"processes": -1}, "processes: -1 is negative"),
-        ({"store_short_side": -1}, "store_short_side: -1 is negative"),
-        ({"store_quality": 101}, "store_quality: 101 is not between 1 and 100"),
+        ({"check": "none"}, 'check: "none" is not one of full, header'),
+        ({"quarantine_budget": 2}, "quarantine_budget: 2 is not from 0 to 1"),
+        ({"processes": -1}, "processes: -1 is below 0"),
+        ({"store_short_side": -1}, "store_short_side: -1 is below 0"),
+        ({"store_quality": 101}, "store_quality: 101 is not from 1 to 100"),
     ],
 )
 def test_bad_parameter_is_named_before_anything_is_written(raw_dir, tmp_path, change, words):
@@ -436,10 +449,9 @@ def test_lost_and_cut_shards_are_named_and_written_again(tmp_path):
     first.unlink()
     with pytest.raises(FileNotFoundError, match="train-00000-of-00002 of the manifest is missing"):
         shard_paths(data_dir, "train")
-    make_again = {"train_shards": 2, "validation_shards": 1, "processes": 1}
     kept = data_dir / "validation-00000-of-00001"
     written = kept.stat().st_mtime_ns
-    write(tmp_path / "raw", data_dir, **make_again)
+    write(tmp_path / "raw", data_dir)
     assert contents(data_dir) == before
     assert kept.stat().st_mtime_ns == written
 
@@ -452,7 +464,7 @@ def test_larger_images_are_stored_at_the_short_side_in_both_splits(tmp_path):
     for label in (0, 1):
         (raw_dir / f"class{label}/small.jpg").write_bytes(jpeg(20, 90, seed=50 + label))
         (raw_dir / f"class{label}/tall.jpg").write_bytes(jpeg(96, 48, seed=60, mode="L"))
-    index = read(raw_dir)
+    index = index_of(raw_dir)
     manifest = write(raw_dir, tmp_path / "shards", store_short_side=32, store_quality=80)
     assert manifest["parameters"]["store_short_side"] == 32
     entries = [shard for part in manifest["splits"].values() for shard in part["shards"]]

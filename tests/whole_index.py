@@ -7,7 +7,9 @@ import sys
 from array import array
 from pathlib import Path
 
-from kit.prep import imagenet, listing, sources
+from images import index_of
+
+from kit.prep import imagenet, listing
 
 WNIDS = [f"n{1440764 + 13631 * number:08d}" for number in range(imagenet.CLASSES)]
 TAR = "/data/imagenet/ILSVRC2012_img_train.tar"
@@ -59,7 +61,7 @@ def main(root):
     places = imagenet.Locations("imagenet archives", TAR, "val", "boxes.tar.gz")
     imagenet.locate = lambda root: places
     before = memory("VmRSS")
-    index = sources.read_index(raw_dir=root, validation_fraction=0.1, seed=0, subset=False)
+    index = index_of(root)
     print(len(index.images), round(memory("VmHWM") - before))
 
 

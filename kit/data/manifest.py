@@ -5,6 +5,7 @@ The manifest is written last, by rename: a folder without one holds no finished 
 
 import json
 import re
+from collections import Counter
 from typing import NamedTuple
 
 from kit.data import storage
@@ -67,6 +68,30 @@ def summary(manifest) -> dict:
         "shards": {split: len(part["shards"]) for split, part in splits},
         **{name: len(manifest[name]) for name in (*CHANGES, "skipped")},
         "parameters": manifest["parameters"],
+    }
+
+
+def outcomes(manifest) -> list[tuple[str, str, int]]:
+    """Count the images by what was done to them and why: rows of (outcome, reason, images)."""
+    written = sum(part["images"] for part in manifest["splits"].values())
+    shards = [shard for part in manifest["splits"].values() for shard in part["shards"]]
+    rows = [
+        ("read", "", written + len(manifest["quarantined"])),
+        ("written", "", written),
+        ("resized", "", sum(shard.get("smaller", 0) for shard in shards)),
+    ]
+    for kind in (*CHANGES, "skipped"):
+        reasons = Counter(image["reason"] for image in manifest[kind]) or {"": 0}
+        name = kind.replace("reencoded", "re-encoded")
+        rows += [(name, reason, count) for reason, count in sorted(reasons.items())]
+    return rows
+
+
+def class_counts(manifest) -> dict[str, list[int]]:
+    """Count each split's images of each class, in the order of their labels."""
+    return {
+        split: [sum(of) for of in zip(*(s["classes"] for s in part["shards"]), strict=True)]
+        for split, part in manifest["splits"].items()
     }
 
 

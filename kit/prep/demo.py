@@ -19,7 +19,6 @@ from kit import ROOT
 from kit.prep.imagenet import LABELS_FILE, NAMES_FILE
 
 MARKER = "demo.json"
-FEWEST_VIEWS = 50  # so that each class has a validation view and each oddity its place
 PHOTOGRAPH_SIDE = 300  # pixels, of the short side: a view then never shrinks it twofold
 VIEW_SIDE = (144, 176)  # pixels, of the short side
 LARGEST_ANGLE = math.radians(10)
@@ -57,10 +56,8 @@ def make_demo(*, raw_dir, demo_views, seed) -> None:
     """Make `demo_views` training and a fifth as many validation views in raw_dir.
 
     Does nothing where the same set stands already. The set appears by the rename of its folder.
-    Raises ValueError for too few views, or when raw_dir holds anything else.
+    Raises ValueError when raw_dir holds anything else.
     """
-    if demo_views < FEWEST_VIEWS:
-        raise ValueError(f"demo_views: {demo_views} is too few: {FEWEST_VIEWS} or more")
     target = ROOT / raw_dir
     wanted = {"demo_views": demo_views, "seed": seed}
     if _stands(target, wanted):

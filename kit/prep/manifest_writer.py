@@ -9,6 +9,8 @@ import json
 import os
 import re
 
+import kit
+from kit.data import paths
 from kit.data.manifest import (
     CHANGES,
     CLASSES,
@@ -17,7 +19,10 @@ from kit.data.manifest import (
     read_manifest,
     rename_old_keys,
 )
+from kit.data.paths import printable
+from kit.data.records import LABEL_OFFSET
 from kit.prep.reading import state_of
+from kit.prep.sections import Preparation
 from kit.prep.sources import Index
 
 UNFINISHED = "unfinished"  # a folder, from before the first shard until after the manifest
@@ -26,6 +31,26 @@ LEFTOVER = re.compile(  # temporary names of write_shard and storage.Remote; of 
     rf"\.?({SHARD_NAME.pattern}|classes\.tsv|manifest\.json)\.[0-9a-f]+\.tmp"
     r"|\.(classes\.[0-9]+\.tsv|manifest\.[0-9]+\.json)"
 )
+
+
+def head(index: Index, preparation: Preparation, *, raw_dir, seed) -> dict:
+    """Give what the manifest says before any shard is written."""
+    root = paths.resolve(raw_dir)
+    decide = ("train_shards", "validation_shards", "check", "store_short_side", "store_quality")
+    parameters = {name: getattr(preparation, name) for name in decide} | {"seed": seed}
+    return {
+        "kit_version": kit.__version__,
+        "layout": index.layout,
+        "source": printable(raw_dir),
+        "label_offset": LABEL_OFFSET,
+        "parameters": parameters,
+        "fingerprint": fingerprint(index, root, parameters),
+        "classes": [name._asdict() for name in index.classes],
+        "skipped": [
+            {"file": printable(path.removeprefix(f"{root}/")), "reason": reason}
+            for path, reason in index.skipped
+        ],
+    }
 
 
 def fingerprint(index: Index, root, parameters: dict) -> str:

@@ -73,6 +73,12 @@ def boxes_of(image, classes, height, width) -> list[tuple[float, float, float, f
     return boxes.scale(packed, height, width) if packed else []
 
 
+def find_images(index, changes: list[dict], raw_dir) -> list:
+    """Give the images that `changes` name: entries of a manifest's "reencoded", "quarantined"."""
+    files, root = {change["file"] for change in changes}, paths.resolve(raw_dir)
+    return [image for image in index.images if source_name(image, root) in files]
+
+
 def source_name(image, root: str) -> str:
     """Give the image's path within raw_dir, in one line of UTF-8."""
     return printable(image.path.removeprefix(f"{root}/"))

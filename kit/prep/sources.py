@@ -1,5 +1,6 @@
 """Each known layout of raw images, read into one index; no image is opened, nothing is copied."""
 
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -14,6 +15,7 @@ from kit.data.manifest import ClassName
 from kit.data.paths import printable
 from kit.prep import devkit, imagenet, listing, parquet
 from kit.prep.boxes import WNID
+from kit.prep.sections import Preparation
 
 
 class Image(NamedTuple):  # small, because ImageNet has 1.3 million
@@ -40,7 +42,7 @@ class Index:
     expect_boxes: int = 0  # ImageNet's number of them, where it must be met
 
 
-def read_index(*, raw_dir, validation_fraction, seed, subset) -> Index:
+def read_index(raw_dir, preparation: Preparation, *, seed) -> Index:
     """Read what lies in raw_dir: classes, and the images of both splits.
 
     ImageNet as its official archives, extracted, or as Kaggle has it; Hugging Face's parquet;
@@ -55,16 +57,17 @@ def read_index(*, raw_dir, validation_fraction, seed, subset) -> Index:
         raise FileNotFoundError(f"raw_dir {root} {problem}: name the folder of your images")
     if not paths.scan(root):
         raise ValueError(f"raw_dir {root} is empty: put a folder of images per class in it")
+    hold_out = functools.partial(_hold_out, fraction=preparation.validation_fraction, seed=seed)
     if files := parquet.find_files(root):
-        index = _read_parquet(root, files, validation_fraction, seed)
+        index = _read_parquet(root, files, hold_out)
     elif at := imagenet.locate(root):
         index = _read_splits(root, at)
     else:
-        index = _read_folder(root, validation_fraction, seed)
+        index = _read_folder(root, hold_out)
     counts = Counter(image.split for image in index.images)
     if not counts["validation"]:
         raise ValueError(f"{root} gives no validation image: two or more of a class are needed")
-    if index.layout.startswith("imagenet") and not subset:
+    if index.layout.startswith("imagenet") and not preparation.subset:
         box_files = sum(bool(image.boxes) for image in index.images)
         imagenet.check_counts(root, counts, len(index.classes), box_files)
         return index
@@ -113,17 +116,17 @@ def _group_flat(root: str, where: str, truth: list[str], skipped: list):
     return ((wnid, where, members) for wnid, members in by_class.items())
 
 
-def _read_folder(root: str, fraction: float, seed: int) -> Index:
+def _read_folder(root: str, hold_out) -> Index:
     skipped, images, classes = [], [], []
     for label, (name, container, files) in enumerate(listing.list_classes(root, skipped)):
         classes.append(name)
         images += (Image("train", label, container, *file) for file in files)
     _check_classes(root, classes)
-    images = _hold_out(images, classes, fraction, seed)
+    images = hold_out(images, classes)
     return Index("folder", _name_classes(classes, {}), images, skipped)
 
 
-def _read_parquet(root: str, files: dict, fraction: float, seed: int) -> Index:
+def _read_parquet(root: str, files: dict, hold_out) -> Index:
     images, wnids = [], {}
     for split, paths_of in files.items():
         for path in paths_of:
@@ -143,7 +146,7 @@ def _read_parquet(root: str, files: dict, fraction: float, seed: int) -> Index:
         where = imagenet.locate_boxes(root)
         _attach_boxes(images, classes, imagenet.box_finder(where, skipped))
     if not files["validation"]:
-        images = _hold_out(images, classes, fraction, seed)
+        images = hold_out(images, classes)
     layout = "imagenet parquet" if all(map(WNID.fullmatch, classes)) else "parquet"
     names = imagenet.read_names(root, dict(zip(classes, known, strict=True)))
     return _indexed(layout, _name_classes(classes, names), images, skipped, where)
@@ -160,14 +163,12 @@ def _attach_boxes(images: list[Image], classes: list[str], find_boxes) -> None:
                 images[at] = image._replace(boxes=found)
 
 
-def _hold_out(images: list[Image], classes: list[str], fraction: float, seed: int) -> list[Image]:
+def _hold_out(images: list[Image], classes: list[str], *, fraction, seed) -> list[Image]:
     """Turn a fraction of each class, sorted by class, into validation images, listed at the end.
 
     They are the first in the order of a hash of seed and name, so that neither the order of the
     listing nor one image more or less moves the others.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"validation_fraction: {fraction} is not between 0 and 1")
 
     def order(image):
         key = f"{seed}/{classes[image.label]}/{image.name}"

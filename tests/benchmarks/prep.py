@@ -5,6 +5,7 @@ import multiprocessing
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from kit import params
 from kit.data import storage
 from kit.machine import cores
 from kit.prep import reading, sources, writer
@@ -83,14 +85,16 @@ def encode_to_size(picture: Image.Image) -> bytes:
 
 def take_turns(raw_dir: Path, data_dir: Path) -> dict[str, list[float]]:
     """Run each way once a round, all of them in the same processes, started beforehand."""
-    fraction = 1 / 1000  # a validation image of each class; it is left out below
-    index = sources.read_index(raw_dir=raw_dir, validation_fraction=fraction, seed=0, subset=False)
-    plans = writer.plan(index, train_shards=SHARDS, validation_shards=1, seed=0)[:SHARDS]
+    changes = {"train_shards": SHARDS, "validation_shards": 1, "check": "header"}
+    changes["validation_fraction"] = 0.001  # an image of each class; it is left out below
+    header = params.load(None, changes).preparation
+    index = sources.read_index(raw_dir, header, seed=0)
+    plans = writer.plan(index, header, seed=0)[:SHARDS]
     common = {"folder": storage.folder(data_dir), "classes": index.classes}
-    store = {"root": str(raw_dir), "store_short_side": 0, "store_quality": 90}
+    write = partial(writer.write_shard, **common, root=str(raw_dir))
     ways = {
-        "header": partial(writer.write_shard, **common, **store, check="header"),
-        "full": partial(writer.write_shard, **common, **store, check="full"),
+        "header": partial(write, preparation=header),
+        "full": partial(write, preparation=replace(header, check="full")),
         "decode": partial(convert_as_of_old, **common),
         "copy": partial(copy_bytes, folder=common["folder"]),
     }

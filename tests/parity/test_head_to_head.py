@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from kit.prep import demo, sources, writer
+from kit.prep import demo
 from tests import pytorch
+from tests.images import prepare
 
 
 @pytest.fixture(scope="module")
@@ -12,21 +13,7 @@ def data_dir(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
     raw_dir, data_dir = root / "raw", root / "shards"
     demo.make_demo(raw_dir=raw_dir, demo_views=800, seed=0)
-    index = sources.read_index(raw_dir=raw_dir, validation_fraction=0.1, seed=0, subset=True)
-    writer.write_shards(
-        index,
-        data_dir=data_dir,
-        raw_dir=raw_dir,
-        train_shards=8,
-        validation_shards=1,
-        seed=0,
-        check="header",
-        store_short_side=0,
-        store_quality=90,
-        quarantine_budget=0.0,
-        processes=1,
-        spark_master="",
-    )
+    prepare(raw_dir, data_dir, subset=True, train_shards=8, check="header")
     return data_dir
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from kit import params
 from kit.data import manifest, records
 from kit.prep import sources, writer
 from ways.photographs import photographs
@@ -30,21 +31,10 @@ def write_files(raw_dir: Path) -> list[Path]:
 
 def write_shards(files, data_dir: Path, side: int) -> Path:
     raw_dir = files[0].parents[2]
-    index = sources.read_index(raw_dir=raw_dir, validation_fraction=0.1, seed=0, subset=False)
-    writer.write_shards(
-        index,
-        data_dir=data_dir,
-        raw_dir=raw_dir,
-        train_shards=16,
-        validation_shards=1,
-        seed=0,
-        check="header",
-        store_short_side=side,
-        store_quality=90,
-        quarantine_budget=0.0,
-        processes=0,
-        spark_master="",
-    )
+    changes = {"train_shards": 16, "validation_shards": 1, "check": "header"}
+    preparation = params.load(None, changes | {"store_short_side": side}).preparation
+    index = sources.read_index(raw_dir, preparation, seed=0)
+    writer.write_shards(index, preparation, raw_dir=raw_dir, data_dir=data_dir, seed=0)
     return data_dir
 
 
