@@ -74,6 +74,11 @@ class TrainingData:
         where = {"data_service": data_service, "data_dir": self.data_dir}
         return service.distribute(batches, deterministic=self.deterministic, **where)
 
+    @property
+    def fingerprint(self):
+        """The hash of all that decides the shards: another one is another training."""
+        return manifest.read_manifest(self.data_dir)["fingerprint"]
+
     def names(self, step):
         """Give the file names of the step's images, in their order, without decoding any."""
         batch = self.serialized(step, 0, self.batch_size).take(self.batch_size)

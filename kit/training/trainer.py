@@ -39,8 +39,8 @@ def fit(
 ):
     """Train as Keras' fit does; leave history.csv, a row per epoch, and checkpoints/ in run_dir.
 
-    `training` is a TrainingData, whose `batches(start_step, image_size)` are endless and whose
-    `names(step)` name a step's images; `validation` is a dataset of one pass. `training_sizes`
+    `training` is a TrainingData: its `batches(start_step, image_size)` are endless, `names(step)`
+    names a step's images, `fingerprint` and `batch_size` are of the whole; `validation` is a dataset of one pass. `training_sizes`
     lists [epoch, pixels]: the image size from that epoch on, counted from 0. `parameters` is a dict
     of what decides the run: one that was cut goes on at the very step of its newest checkpoint, one
     whose model is saved starts anew. `saving` is the section Saving.
@@ -53,6 +53,7 @@ def fit(
     """
     devices = model.distribute_strategy
     parameters = parameters | {"replicas": devices.num_replicas_in_sync}
+    parameters |= {"shards": training.fingerprint}
     run_state.begin(run_dir, parameters)
     with signals.handled_by(signals.Interruption()) as interruption:
         backup = Backup(
