@@ -45,6 +45,7 @@ KINDS = {
     dict: "a mapping",
     type(None): "empty",
 }
+PLAIN = {bool, int, float, str, list}  # what a notebook may set a parameter to
 EXPONENT = re.compile(
     r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)"
 )  # what people write, and YAML 1.1 calls text
@@ -184,12 +185,13 @@ def load(
 def load_notebook(namespace: Mapping) -> Parameters:
     """Give the parameters of a notebook, whose names are `namespace`: call it with `globals()`.
 
-    Its variable `recipe` names a recipe; every other one that is named as a parameter and is not
-    None overrides it, whether the parameters cell or papermill has set it. Relative paths mean the
+    Its variable `recipe` names a recipe; every other one that is named as a parameter and holds a
+    plain value, not None, overrides it, whether the parameters cell or papermill has set it. Relative paths mean the
     folder that papermill was started in, and the repository's root for a notebook that is open in
     JupyterLab. From then on the working folder is the repository's root.
     """
-    given = {name: namespace[name] for name in read_params() if namespace.get(name) is not None}
+    names = [name for name in read_params() if type(namespace.get(name)) in PLAIN]
+    given = {name: namespace[name] for name in names}
     here = Path.cwd()
     folder = ROOT if here == ROOT / "notebooks" else here
     recipe = namespace.get("recipe") or None

@@ -115,6 +115,14 @@ def _largest_central(rows, columns, aspect_ratio_range):
     return tf.stack([(rows - height) // 2, (columns - width) // 2, height, width])
 
 
+def window_boxes(windows, shape):
+    """Give windows (top, left, height, width) as boxes [n, 4]: ymin, xmin, ymax, xmax, in [0, 1]."""
+    top, left, height, width = np.transpose(windows)
+    rows, columns = shape[:2]
+    ends = [top / rows, left / columns, (top + height) / rows, (left + width) / columns]
+    return np.stack(ends, axis=-1)
+
+
 def evaluation_window(height, width, *, image_size, resize_side):
     """Give what `evaluation_image` cuts: float64 [ymin, xmin, ymax, xmax], shares of the image."""
     sides = short_side_size(height, width, resize_side)

@@ -44,6 +44,7 @@ def mirrored(devices):
     and TensorFlow's runtime takes them for the first one's ("Shape mismatch in the collective
     instance").
     """
+    tf.get_logger().setLevel("WARNING")  # the devices are no news to those who named them
     return tf.distribute.MirroredStrategy(devices)
 
 

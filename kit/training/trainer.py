@@ -40,10 +40,11 @@ def fit(
     """Train as Keras' fit does; leave history.csv, a row per epoch, and checkpoints/ in run_dir.
 
     `training` is a TrainingData: its `batches(start_step, image_size)` are endless, `names(step)`
-    names a step's images, `fingerprint` and `batch_size` are of the whole; `validation` is a dataset of one pass. `training_sizes`
-    lists [epoch, pixels]: the image size from that epoch on, counted from 0. `parameters` is a dict
-    of what decides the run: one that was cut goes on at the very step of its newest checkpoint, one
-    whose model is saved starts anew. `saving` is the section Saving.
+    names a step's images, `fingerprint` and `batch_size` are of the whole. `validation` is a
+    dataset of one pass. `training_sizes` lists [epoch, pixels]: the image size from that epoch on,
+    counted from 0. `parameters` is a dict of what decides the run: one that was cut goes on at the
+    very step of its newest checkpoint, one whose model is saved starts anew. `saving` is the
+    section Saving.
 
     Returns Keras' History, whose `history` maps loss, cross_entropy, l2_loss, top1, top5, val_* of
     each, learning_rate, gradient_norm, images_per_second and input_wait to one value per epoch, of
