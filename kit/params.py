@@ -186,9 +186,9 @@ def load_notebook(namespace: Mapping) -> Parameters:
     """Give the parameters of a notebook, whose names are `namespace`: call it with `globals()`.
 
     Its variable `recipe` names a recipe; every other one that is named as a parameter and holds a
-    plain value, not None, overrides it, whether the parameters cell or papermill has set it. Relative paths mean the
-    folder that papermill was started in, and the repository's root for a notebook that is open in
-    JupyterLab. From then on the working folder is the repository's root.
+    plain value, not None, overrides it, whether the parameters cell or papermill has set it.
+    Relative paths mean the folder that papermill was started in, and the repository's root for a
+    notebook that is open in JupyterLab. From then on the working folder is the repository's root.
     """
     names = [name for name in read_params() if type(namespace.get(name)) in PLAIN]
     given = {name: namespace[name] for name in names}

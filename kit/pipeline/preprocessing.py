@@ -116,7 +116,7 @@ def _largest_central(rows, columns, aspect_ratio_range):
 
 
 def window_boxes(windows, shape):
-    """Give windows (top, left, height, width) as boxes [n, 4]: ymin, xmin, ymax, xmax, in [0, 1]."""
+    """Give windows (top, left, height, width) as boxes [n, 4] in [0, 1]: ymin, xmin, ymax, xmax."""
     top, left, height, width = np.transpose(windows)
     rows, columns = shape[:2]
     ends = [top / rows, left / columns, (top + height) / rows, (left + width) / columns]
