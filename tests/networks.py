@@ -1,9 +1,10 @@
-"""Sections of parameters and compiled networks for tests, from flat values as in params.yaml."""
+"""Sections, training data and compiled networks for tests, from flat values as in params.yaml."""
 
 import keras
 
 from kit import params
 from kit.model.resnet import resnet50
+from kit.pipeline.dataset import TrainingData
 from kit.training.losses import ClassificationLoss, metrics
 from kit.training.optimizers import decay_in_loss, make_optimizer
 from kit.training.step import training_model
@@ -19,6 +20,25 @@ def network(*, classes=10, width=64, **values):
     """Give the ResNet-50 of these values."""
     p = sections(**values)
     return resnet50(p.network, classes=classes, decay=p.weight_decay, width=width)
+
+
+def training_data(data_dir, *, worker=0, workers=1, **values):
+    """Give the TrainingData of these values."""
+    p = sections(**values)
+    return TrainingData(
+        data_dir=data_dir,
+        reading=p.reading,
+        crop=p.crop,
+        augmentation=p.augmentation,
+        mixing=p.mixing,
+        image_size=p.resolution.image_size,
+        batch_size=p.schedule.batch_size,
+        fill=p.network.channel_means,
+        seed=p.run.seed,
+        deterministic=p.run.deterministic,
+        worker=worker,
+        workers=workers,
+    )
 
 
 def compile_model(strategy, *, classes=10, width=64, **values):

@@ -9,15 +9,9 @@ import tensorflow as tf
 from kit.data.manifest import shard_paths
 from kit.data.records import parse_example
 from kit.pipeline import dataset, order, preprocessing
-from tests.images import UNCHANGED, make_shards
+from tests.images import make_shards
+from tests.networks import sections, training_data
 
-CROP = {
-    "crop_sampling": "distorted_box",
-    "min_object_covered": 0.1,
-    "aspect_ratio_range": [0.75, 1.33],
-    "area_range": [0.05, 1.0],
-    "max_attempts": 100,
-}
 ALL_ON = {"augmentation": "rand_augment", "random_erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
 ALL_ON |= {"repeated_augmentation": 3, "batch_size": 6, "crop_sampling": "random_resized"}
 WHOLE = {"area_range": [0.999, 1.0], "aspect_ratio_range": [1.3, 1.36], "min_object_covered": 0.99}
@@ -30,11 +24,13 @@ def data_dir(tmp_path_factory):
     return make_shards(root, classes=3, images=12, train_shards=4, validation_shards=2)
 
 
-def training(data_dir, **changes):
-    settings = {"batch_size": 5, "image_size": 32, "shuffle_shards": 3}
-    settings |= {"seed": 0, "deterministic": True} | CROP
-    settings |= {"scaled_decode": False} | UNCHANGED
-    return dataset.training_dataset(data_dir=data_dir, **settings | changes)
+def data(data_dir, **changes):
+    settings = {"batch_size": 5, "image_size": 32, "shuffle_shards": 3, "deterministic": True}
+    return training_data(data_dir, **settings | changes)
+
+
+def training(data_dir, start_step=0, **changes):
+    return data(data_dir, **changes).batches(start_step)
 
 
 def take(batches, count):
@@ -99,9 +95,8 @@ def test_a_pass_need_not_be_whole_batches(data_dir):
 
 
 def batch_names(data_dir, step, batch_size=5, times=1):
-    settings = {"seed": 0, "batch_size": batch_size, "shuffle_shards": 3}
-    settings |= {"repeated_augmentation": times}
-    return dataset.batch_names(data_dir=data_dir, step=step, **settings)
+    settings = {"batch_size": batch_size, "repeated_augmentation": times}
+    return data(data_dir, **settings).names(step)
 
 
 def test_the_names_are_those_of_the_batch(data_dir):
@@ -149,9 +144,8 @@ def test_without_augmentation_images_are_those_of_the_preprocessing(data_dir):
     ((images, labels),) = take(training(data_dir), 1)
     for (position, record), image, label in zip(records, images, labels, strict=True):
         example = parse_example(record)
-        settings = CROP | {"image_size": 32, "scaled_decode": False}
         made = preprocessing.training_image(
-            example["encoded"], example["boxes"], [0, position], **settings
+            example["encoded"], example["boxes"], [0, position], sections().crop, image_size=32
         )
         np.testing.assert_array_equal(image, made)
         assert label == example["label"]
@@ -200,11 +194,6 @@ def parts_of(images, found):
     """Give what each pixel is if the share of its own image is 1, and what it is, less the rest."""
     others = np.roll(images, 3, axis=0).astype(float)
     return (images - others).reshape(-1, 1), (found - others).reshape(-1)
-
-
-def test_an_unknown_augmentation_is_refused(data_dir):
-    with pytest.raises(ValueError, match='augmentation: "auto_augment" is not one of none'):
-        training(data_dir, augmentation="auto_augment")
 
 
 def test_evaluation_gives_each_image_once_and_in_order(data_dir):

@@ -5,16 +5,17 @@ import pytest
 import tensorflow as tf
 
 from kit.pipeline import dataset, mixing
+from tests.networks import sections
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 20, 30, 3), np.uint8)
 LABELS = np.int64([0, 1, 2, 3, 4, 4])
 EYE = np.eye(5, dtype="float32")
-PLAIN = {"classes": 5, "partner": 1}
 
 
-def mixed(seed, images=IMAGES, labels=LABELS, **settings):
-    found = mixing.mixed(tf.constant(images), labels, [0, seed], **PLAIN | settings)
+def mixed(seed, images=IMAGES, labels=LABELS, classes=5, partner=1, **alphas):
+    how = sections(repeated_augmentation=partner, batch_size=6 * partner, **alphas).mixing
+    found = mixing.mixed(tf.constant(images), labels, [0, seed], how, classes=classes)
     return [tensor.numpy() for tensor in found]
 
 
@@ -22,7 +23,7 @@ def mixed(seed, images=IMAGES, labels=LABELS, **settings):
 def test_mixup_blends_images_and_labels_by_the_same_share(partner):
     others = np.roll(IMAGES, partner, axis=0).astype("float64")
     for seed in range(5):
-        images, labels = mixed(seed, mixup=0.8, cutmix=0.0, partner=partner)
+        images, labels = mixed(seed, mixup=0.8, partner=partner)
         share = labels[0, LABELS[0]]
         expected = share * IMAGES + (1 - share) * others
         assert images.dtype == "uint8"
@@ -37,9 +38,7 @@ def test_cutmix_pastes_a_window_and_its_share_of_the_label(partner):
     images = np.broadcast_to(np.arange(6, dtype="uint8")[:, None, None, None], IMAGES.shape)
     labels = np.arange(6)
     for seed in range(20):
-        found, shares = mixed(
-            seed, images, labels, mixup=0.0, cutmix=1.0, partner=partner, classes=6
-        )
+        found, shares = mixed(seed, images, labels, classes=6, partner=partner, cutmix=1.0)
         for number in range(6):
             other = (number - partner) % 6
             assert set(np.unique(found[number])) <= {number, other}
@@ -68,10 +67,9 @@ def test_the_window_is_timms():
 
 def shares(**alphas):
     """Give the share that stays of an image for many seeds; of cutmix, before what sticks out."""
+    how, images = sections(**alphas).mixing, tf.zeros([2, 1, 1, 3], tf.uint8)
     numbers = tf.data.Dataset.range(4000).map(
-        lambda seed: mixing.mixed(
-            tf.zeros([2, 1, 1, 3], tf.uint8), [0, 1], [7, seed], **PLAIN | {"classes": 2} | alphas
-        )[1][0, 0]
+        lambda seed: mixing.mixed(images, [0, 1], [7, seed], how, classes=2)[1][0, 0]
     )
     return numbers.batch(4000).with_options(dataset.options()).get_single_element().numpy()
 
@@ -79,7 +77,7 @@ def shares(**alphas):
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 5.0])
 def test_the_share_is_beta_distributed(alpha):
     """Mean 1/2, variance 1/4 / (2 alpha + 1); of alpha 1 the shares are uniform."""
-    found = shares(mixup=alpha, cutmix=0.0)
+    found = shares(mixup=alpha)
     deviation = np.sqrt(0.25 / (2 * alpha + 1))
     assert found.mean() == pytest.approx(0.5, abs=4 * deviation / np.sqrt(4000))
     assert found.std() == pytest.approx(deviation, rel=0.05)
@@ -89,7 +87,7 @@ def test_the_share_is_beta_distributed(alpha):
 
 
 def test_a_small_alpha_gives_no_nan():
-    assert np.isfinite(shares(mixup=1e-3, cutmix=0.0)).all()
+    assert np.isfinite(shares(mixup=1e-3)).all()
 
 
 def test_with_both_half_of_the_batches_get_cutmix():
@@ -98,10 +96,10 @@ def test_with_both_half_of_the_batches_get_cutmix():
     assert np.isin(found, [0, 1]).mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(4000))
 
 
-def batches(**settings):
+def batches(*, seed=3, start_step=0, **alphas):
     source = tf.data.Dataset.from_tensors((IMAGES, LABELS)).repeat()
-    settings = {"repeated_augmentation": 1, "classes": 5, "seed": 3, "start_step": 0} | settings
-    return source.apply(mixing.mixer(**settings))
+    how = sections(**alphas).mixing
+    return source.apply(mixing.mixer(how, classes=5, seed=seed, start_step=start_step))
 
 
 def test_each_step_is_mixed_otherwise_and_the_same_again_from_a_later_start():
@@ -117,22 +115,6 @@ def test_each_step_is_mixed_otherwise_and_the_same_again_from_a_later_start():
 
 
 def test_without_both_the_batches_stay_as_they_are():
-    ((images, labels),) = batches(mixup=0.0, cutmix=0.0).take(1)
+    ((images, labels),) = batches().take(1)
     np.testing.assert_array_equal(images, IMAGES)
     assert labels.dtype == tf.int64
-
-
-@pytest.mark.parametrize(
-    "changes, words",
-    [
-        ({"mixup": -0.1}, "mixup: -0.1 is no alpha"),
-        ({"cutmix": float("nan")}, "cutmix: nan is no alpha"),
-        ({"repeated_augmentation": 3}, "repeated_augmentation: 3 does not divide batch_size: 8"),
-        ({"repeated_augmentation": 0}, "repeated_augmentation: 0 does not divide"),
-        ({"mixup": 0.2, "repeated_augmentation": 8}, "batch_size: 8 holds one image"),
-    ],
-)
-def test_what_cannot_be_mixed_is_refused(changes, words):
-    settings = {"mixup": 0.0, "cutmix": 0.0, "repeated_augmentation": 1, "batch_size": 8}
-    with pytest.raises(ValueError, match=words):
-        mixing.check_mixing(**settings | changes)

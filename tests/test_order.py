@@ -140,8 +140,3 @@ def test_classes_are_mixed_as_by_random_sampling(tmp_path):
         assert abs(deviations(mixed, 20)) < 4
         unmixed = [label for *_, label in take(data_dir, 600, shuffle_shards=1, seed=seed)]
         assert deviations(unmixed, 20) > 40
-
-
-def test_no_shards_at_a_time_are_refused(data_dir):
-    with pytest.raises(ValueError, match="shuffle_shards: 0: choose 1 or more"):
-        take(data_dir, 1, shuffle_shards=0)

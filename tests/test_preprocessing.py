@@ -1,23 +1,17 @@
 import functools
-import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from kit.pipeline import preprocessing
+from tests.networks import sections
 
-CROP = {
-    "crop_sampling": "distorted_box",
-    "min_object_covered": 0.1,
-    "aspect_ratio_range": [0.75, 1.33],
-    "area_range": [0.05, 1.0],
-    "max_attempts": 100,
-}
+CROP = sections().crop
 NO_BOX = tf.zeros([0, 4])
 
 
@@ -136,7 +130,8 @@ def test_evaluation_reads_grey_jpeg_and_png_as_rgb():
 
 
 def window(seed, boxes=NO_BOX, height=375, width=500, **changes):
-    return preprocessing.training_window([height, width, 3], boxes, seed, **CROP | changes).numpy()
+    crop = replace(CROP, **changes)
+    return preprocessing.training_window([height, width, 3], boxes, seed, crop).numpy()
 
 
 def test_windows_keep_their_area_and_aspect():
@@ -161,10 +156,10 @@ def test_without_a_fitting_window_the_whole_image_is_taken():
     np.testing.assert_array_equal(flat, [0, 0, 10, 1000])
 
 
-def by_the_rule(chances, height, width, *, aspect_ratio_range, area_range):
-    """Give RandomResizedCrop's window of torchvision, whose draws are `chances` [4, attempts]."""
+def by_the_rule(uniform, height, width, *, aspect_ratio_range, area_range):
+    """Give RandomResizedCrop's window of torchvision, whose draws are `uniform` [4, attempts]."""
     low, high = aspect_ratio_range
-    for area, aspect, top, left in chances.T:
+    for area, aspect, top, left in uniform.T:
         area = height * width * (area_range[0] + area * (area_range[1] - area_range[0]))
         aspect = math.exp(math.log(low) + aspect * math.log(high / low))
         h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
@@ -186,32 +181,16 @@ def test_random_resized_windows_are_torchvisions(height, width, seed, attempts):
     limits = {"aspect_ratio_range": [3 / 4, 4 / 3], "area_range": [0.08, 1.0]}
     changes = {"crop_sampling": "random_resized", "max_attempts": attempts}
     found = window([0, seed], height=height, width=width, **limits, **changes)
-    chances = tf.random.stateless_uniform([4, attempts], [0, seed], dtype=tf.float64).numpy()
-    np.testing.assert_array_equal(found, by_the_rule(chances, height, width, **limits))
+    uniform = tf.random.stateless_uniform([4, attempts], [0, seed], dtype=tf.float64).numpy()
+    np.testing.assert_array_equal(found, by_the_rule(uniform, height, width, **limits))
     assert found.dtype == np.int32 and min(found) >= 0 and min(found[2:]) >= 1
     assert found[0] + found[2] <= height and found[1] + found[3] <= width
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"crop_sampling": "random"}, '"random" is not one of distorted_box, random_resized'),
-        ({"min_object_covered": 1.5}, "1.5 is no share; take 0.0 to 1.0"),
-        ({"aspect_ratio_range": [1.33, 0.75]}, r"\[1.33, 0.75\] is no \[lowest, highest\] above 0"),
-        ({"area_range": [0.0, 1.0]}, r"\[0.0, 1.0\] is no \[lowest, highest\] above 0, such as"),
-        ({"area_range": [0.08, 1.5]}, r"\[0.08, 1.5\] is more than the image; end it with 1.0"),
-        ({"max_attempts": 0}, "0 draws no crop; take 10 or more"),
-    ],
-)
-def test_what_draws_no_crop_is_named(wrong, said):
-    preprocessing.check_crop(**CROP)
-    with pytest.raises(ValueError, match=f"^{[*wrong][0]}: {said}"):
-        preprocessing.check_crop(**CROP | wrong)
-
-
-def training(encoded, boxes, seed, image_size=48, scaled_decode=False, **changes):
-    size = {"image_size": image_size, "scaled_decode": scaled_decode}
-    return preprocessing.training_image(encoded, boxes, seed, **size, **CROP | changes)
+def training(encoded, boxes, seed, **changes):
+    return preprocessing.training_image(
+        encoded, boxes, seed, replace(CROP, **changes), image_size=48
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"crop_sampling": "random_resized"}])
@@ -229,34 +208,6 @@ def test_a_training_image_is_its_window_resized_and_perhaps_flipped(changes):
         assert min(straight, mirrored) < 1.0
         flipped += mirrored < straight
     assert 3 <= flipped <= 17  # 10 expected
-
-
-@pytest.mark.parametrize("ratio", [2, 4, 8])
-def test_a_scaled_decode_is_pillows_of_the_same_window(ratio):
-    encoded = jpeg(320, 480)
-    window = np.array([16, 32, 160, 192], "int32")
-    ours = everywhere(
-        lambda x: preprocessing.decode_window(
-            x, window, image_size=160 // ratio, scaled_decode=True
-        ),
-        encoded,
-    )
-    picture = Image.open(io.BytesIO(encoded.numpy()))
-    picture.draft("RGB", (480 // ratio, 320 // ratio))
-    top, left, height, width = (number // ratio for number in window)
-    theirs = np.asarray(picture)[top : top + height, left : left + width]
-    assert ours.shape == theirs.shape == (160 // ratio, 192 // ratio, 3)
-    inside = np.s_[1:-1, 1:-1]  # a crop decoded alone lacks its neighbours' colours
-    assert np.abs(ours[inside].astype(int) - theirs[inside]).mean() < 1
-
-
-def test_only_large_windows_are_decoded_smaller():
-    encoded = jpeg(120, 160)
-    for number in range(12):
-        seed = [9, number]
-        large = min(window(seed, height=120, width=160)[2:]) >= 2 * 40
-        exact, scaled = (training(encoded, NO_BOX, seed, 40, scaled) for scaled in (False, True))
-        assert np.any(exact != scaled) == large
 
 
 def test_the_seed_decides_the_image():
