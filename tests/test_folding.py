@@ -6,27 +6,16 @@ import pytest
 import tensorflow as tf
 
 from kit.model.folding import deployable, foldable, in_float32
-from kit.model.resnet import VERSIONS, resnet50
+from tests.networks import network
 
-SMALL = {"classes": 7, "width": 4, "stage_sizes": (1, 2)}
-RULES = {
-    "channel_means": [123.68, 116.779, 103.939],
-    "batch_norm": "per_replica",
-    "batch_norm_momentum": 0.5,
-    "batch_norm_epsilon": 1e-5,
-    "zero_gamma": False,
-    "blur_pool": False,
-    "drop_path": 0.0,
-    "weight_decay": 1e-4,
-    "weight_decay_skips": ["norm", "bias"],
-}
+SMALL = {"classes": 7, "width": 4, "stage_sizes": (1, 2), "batch_norm_momentum": 0.5}
 
 
 @functools.cache
 def trained(precision="float32", **changes):
     """A network whose batch norms have statistics, scales and shifts that differ from the first."""
     keras.config.set_dtype_policy(precision)
-    model = resnet50(**SMALL | RULES | {"version": "1.5"} | changes)
+    model = network(**SMALL | changes)
     keras.config.set_dtype_policy("float32")
     for _ in range(5):  # the moving statistics near those of the activations
         model(pixels().astype("float32"), training=True)
@@ -53,10 +42,10 @@ def norms(model):
     return [layer.name for layer in model.layers if isinstance(layer, kind)]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ["1", "1.5", "2"])
 @pytest.mark.parametrize("batch_norm", ["per_replica", "synchronized"])
 def test_folded_network_gives_the_same_probabilities(version, batch_norm):
-    model = trained(version=version, batch_norm=batch_norm)
+    model = trained(resnet_version=version, batch_norm=batch_norm)
     found = deployable(model, image_size=32)(pixels()).numpy()
     assert np.ptp(log_probabilities(model), axis=1).min() > 0.3  # there is something to compare
     np.testing.assert_allclose(np.log(found), log_probabilities(model), atol=1e-4)
@@ -65,7 +54,7 @@ def test_folded_network_gives_the_same_probabilities(version, batch_norm):
 
 def test_every_batch_norm_after_a_convolution_is_folded():
     assert norms(deployable(trained(), image_size=32)) == []
-    left = norms(deployable(trained(version="2"), image_size=32))
+    left = norms(deployable(trained(resnet_version="2"), image_size=32))
     assert left == [  # those that come before a convolution and after a sum
         "stage1_block1_norm1",
         "stage2_block1_norm1",
@@ -134,11 +123,11 @@ def test_bfloat16_model_becomes_the_float32_one_of_the_same_weights():
 
 def test_what_only_training_needs_is_left_out():
     model = trained(blur_pool=True, drop_path=0.3)
-    network = deployable(model, image_size=32)
+    deployed = deployable(model, image_size=32)
     assert any(isinstance(layer, keras.layers.Dropout) for layer in model.layers)
-    assert not any(isinstance(layer, keras.layers.Dropout) for layer in network.layers)
-    assert model.losses and not network.losses
-    found = np.log(network(pixels()).numpy())
+    assert not any(isinstance(layer, keras.layers.Dropout) for layer in deployed.layers)
+    assert model.losses and not deployed.losses
+    found = np.log(deployed(pixels()).numpy())
     np.testing.assert_allclose(found, log_probabilities(model), atol=1e-4)
 
 

@@ -1,21 +1,16 @@
-import inspect
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit import params
 from kit.evaluation.gradcam import gradcam
-from kit.model.resnet import resnet50
+from tests.networks import network
 
 
 def small(version):
     keras.utils.set_random_seed(0)
-    names = inspect.signature(resnet50).parameters
-    settings = {name: value for name, value in params.load().items() if name in names}
-    settings |= {"version": version, "stage_sizes": [1, 1, 1, 1], "batch_norm_momentum": 0.9}
-    model = resnet50(classes=5, width=4, **settings)
+    settings = {"stage_sizes": [1, 1, 1, 1], "batch_norm_momentum": 0.9}
+    model = network(classes=5, width=4, resnet_version=version, **settings)
     head = model.get_layer("logits")
     head.kernel.assign(np.random.default_rng(0).normal(0.5, 1, head.kernel.shape))
     return model

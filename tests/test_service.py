@@ -7,33 +7,21 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from images import UNCHANGED, make_shards
+from images import make_shards
 from services import Service, holds, positions, read
 
 import kit.__main__
-from kit.pipeline import dataset, service
+from kit.pipeline import service
 from kit.runner import run
-from kit.training.trainer import compile_model
-from tests.small_training import NETWORK
+from tests.networks import compile_model, training_data
 
-SETTINGS = {
-    "batch_size": 4,
-    "image_size": 32,
-    "crop_sampling": "distorted_box",
-    "min_object_covered": 0.1,
-    "aspect_ratio_range": [0.75, 1.33],
-    "area_range": [0.05, 1.0],
-    "max_attempts": 100,
-    "scaled_decode": False,
-    "shuffle_shards": 1,
-    "seed": 0,
-    **UNCHANGED,
-}
 IMAGES, SHARDS = 48, 12
+BATCH = 4
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +37,10 @@ def data_service():
     service_processes.end()
 
 
-def batches(data_dir, data_service="", **changes):
-    settings = SETTINGS | {"deterministic": not data_service} | changes
-    return dataset.training_dataset(data_dir=data_dir, data_service=data_service, **settings)
+def batches(data_dir, data_service="", start_step=0, **changes):
+    settings = {"batch_size": BATCH, "image_size": 32, "shuffle_shards": 1}
+    settings |= {"data_service": data_service, "deterministic": not data_service}
+    return training_data(data_dir, **settings | changes).batches(start_step)
 
 
 def test_two_workers_give_each_image_of_each_pass_once(data_dir, data_service):
@@ -68,7 +57,7 @@ def test_a_new_trainer_is_dealt_all_from_the_start(data_dir, data_service):
 def places(data_dir, passes):
     """Map each decoded crop of the passes to its position in the order without a service."""
     found = {}
-    for images, _ in batches(data_dir).take(passes * IMAGES // SETTINGS["batch_size"]):
+    for images, _ in batches(data_dir).take(passes * IMAGES // BATCH):
         for image in images.numpy():
             found[image.tobytes()] = len(found)
     assert len(found) == passes * IMAGES
@@ -104,14 +93,15 @@ def test_a_later_start_leaves_out_what_stands_before_it(data_dir, data_service):
 
 
 def test_two_replicas_train_from_it(data_dir, data_service, two_replicas):
-    model = compile_model(two_replicas, **NETWORK)
+    model = compile_model(two_replicas, classes=3, width=4, stage_sizes=(1, 1))
     history = model.fit(batches(data_dir, data_service), steps_per_epoch=3, verbose=0)
     assert history.history["loss"][0] > 0
 
 
 def test_a_deterministic_order_is_refused(data_dir, data_service):
+    data = replace(training_data(data_dir, data_service=data_service), deterministic=True)
     with pytest.raises(ValueError, match="deterministic: false, or data_service"):
-        batches(data_dir, data_service, deterministic=True)
+        data.batches()
 
 
 @pytest.mark.parametrize(

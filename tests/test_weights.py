@@ -6,30 +6,18 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
-from kit.model.resnet import resnet50
 from kit.model.weights import APPLICATIONS, TORCHVISION, read_into, write_torchvision
-from tests import pytorch
+from tests import networks, pytorch
 
-SETTINGS = {
-    "classes": 7,
-    "stage_sizes": [3, 4, 6, 3],
-    "batch_norm": "per_replica",
-    "batch_norm_momentum": 0.9,
-    "batch_norm_epsilon": 1e-3,  # none of theirs
-    "zero_gamma": False,
-    "blur_pool": False,
-    "drop_path": 0.0,
-    "weight_decay": 0.0,
-    "weight_decay_skips": [],
-}
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype("uint8")
 SMALL = {"width": 8, "stage_sizes": [1, 2]}
 
 
 def network(source, **changes):
     version = "1" if source is APPLICATIONS else "1.5"
-    given = {"version": version, "channel_means": source.channel_means}
-    return randomised(resnet50(**SETTINGS | given | changes))
+    given = {"classes": 7, "resnet_version": version, "channel_means": source.channel_means}
+    given |= {"batch_norm_epsilon": 1e-3}  # none of theirs
+    return randomised(networks.network(**given | changes))
 
 
 def randomised(model):
@@ -116,9 +104,12 @@ def test_a_head_of_other_classes_stays_as_it_was(small, tmp_path):
         ({"width": 16}, r"ours.keras: \w+/0 is \(.*\), not \(.*\): weights of another network"),
         ({"stage_sizes": [1, 1]}, "stage2_block2_add is in the file alone: weights of another"),
         ({"stage_sizes": [2, 2]}, "stage1_block2_add is in this network alone"),
-        ({"version": "1"}, "stage2_block1_conv2_pad is in the file alone"),
+        ({"resnet_version": "1"}, "stage2_block1_conv2_pad is in the file alone"),
         ({"blur_pool": True}, "stage2_block1_conv2_blur1 is in this network alone"),
-        ({"channel_means": [1, 2, 3]}, r"channel_means: \[1, 2, 3\] are not .*: set them to \[123"),
+        (
+            {"channel_means": [1, 2, 3]},
+            r"channel_means: \[1.0, 2.0, 3.0\] are not .*: set them to \[123",
+        ),
     ],
 )
 def test_the_kits_weights_of_another_network_are_refused(small, changes, said, tmp_path):
@@ -135,8 +126,8 @@ def test_the_kits_weights_of_another_network_are_refused(small, changes, said, t
     "changes, said",
     [
         (
-            {"version": "1.5", **SMALL},
-            'keras.applications has ResNet-50 in version "1": set version',
+            {"resnet_version": "1.5", **SMALL},
+            'keras.applications has ResNet-50 in version "1": set resnet_version',
         ),
         ({"stage_sizes": [3, 4, 6, 2]}, "conv5_block3_1_bn/0 has no place in this network"),
         ({"stage_sizes": [3, 4, 6, 4]}, "conv5_block4_1_conv/0 is missing"),
@@ -177,7 +168,7 @@ def test_what_holds_no_weights_is_named(small, tmp_path):
 
 def test_torchvision_is_written_from_its_own_network_alone(tmp_path):
     for changes, said in [
-        ({"version": "1"}, 'torchvision or timm has ResNet-50 in version "1.5"'),
+        ({"resnet_version": "1"}, 'torchvision or timm has ResNet-50 in version "1.5"'),
         ({"blur_pool": True}, "has no blur_pool"),
         ({"channel_means": [0, 0, 0]}, "channel_means"),
     ]:

@@ -197,7 +197,9 @@ def check_network(model, source):
     """Raise ValueError unless the model is the source's network, and subtracts its means."""
     if model.name != source.network:
         version = source.network.removeprefix("resnet50_v").replace("_", ".")
-        raise ValueError(f'{source.name} has ResNet-50 in version "{version}": set version to that')
+        raise ValueError(
+            f'{source.name} has ResNet-50 in version "{version}": set resnet_version to that'
+        )
     if source.name != "the kit" and any("_blur" in layer.name for layer in model.layers):
         raise ValueError(f"{source.name} has no blur_pool: set it to false")
     if not np.allclose(channel_means(model), source.channel_means, rtol=0, atol=1e-3):
