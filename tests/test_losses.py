@@ -1,5 +1,7 @@
 """Losses and metrics against NumPy, from the formulas of their sources."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,10 +26,9 @@ def sigmoid(logits):
 
 
 def loss(labels, name, label_smoothing=0.0, target_threshold=0.0):
-    made = losses.Loss(
-        loss=name, label_smoothing=label_smoothing, target_threshold=target_threshold
-    )
-    return float(made(labels, LOGITS))
+    settings = {"label_smoothing": label_smoothing, "target_threshold": target_threshold}
+    section = SimpleNamespace(loss=name, **settings)  # the section Loss refuses both at once
+    return float(losses.ClassificationLoss(section)(labels, LOGITS))
 
 
 @pytest.mark.parametrize("labels", [NUMBERS, ONE_HOT, MIXED.astype("float32")])

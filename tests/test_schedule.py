@@ -5,25 +5,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit.training.schedule import rate_of_epoch, scaled_rate, scheduler
+from kit.training.schedule import LearningRateScheduler
+from tests.networks import sections
 
-RECIPE = {
-    "epochs": 100,
-    "learning_rate": 0.1,
-    "rate_decay": "steps",
-    "decay_epochs": [30, 60, 80, 90],
-    "decay_factor": 0.1,
-    "final_rate": 0.0,
-    "polynomial_power": 2.0,
-    "warmup_epochs": 0,
-    "warmup_start": 0.0,
-}
+
+def schedule(**changes):
+    """Give the recipe's Schedule with some values changed."""
+    return sections(**changes).schedule
 
 
 def rates(each=1, **changes):
     """Give the rate of every epoch, or `each` times within it."""
-    settings = RECIPE | changes
-    return [rate_of_epoch(i / each, **settings) for i in range(settings["epochs"] * each)]
+    made = schedule(**{"schedule_update": "step"} | changes)
+    return [made.rate(i / each) for i in range(made.epochs * each)]
 
 
 @pytest.mark.parametrize(
@@ -40,19 +34,19 @@ def rates(each=1, **changes):
     ],
 )
 def test_rate_falls_at_each_boundary_of_the_recipe(step, rate):
-    assert rate_of_epoch(step // 5000, **RECIPE) == pytest.approx(rate)
-    assert rate_of_epoch(step / 5000, **RECIPE) == pytest.approx(rate)
+    assert schedule().rate(step // 5000) == pytest.approx(rate)
+    assert schedule().rate(step / 5000) == pytest.approx(rate)
 
 
 def test_rate_rises_in_equal_steps_while_warming_up():
-    warm = rates(epochs=5, warmup_epochs=3, warmup_start=0.025)
+    warm = rates(epochs=5, decay_epochs=[], warmup_epochs=3, warmup_learning_rate=0.025)
     assert warm == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
 
 
 def test_one_rate_is_scaled_to_the_batch():
-    assert scaled_rate(learning_rate=0.1, learning_rate_batch=256, batch_size=256) == 0.1
-    assert scaled_rate(learning_rate=0.1, learning_rate_batch=256, batch_size=1024) == 0.4
-    assert scaled_rate(learning_rate=0.1, learning_rate_batch=0, batch_size=1024) == 0.1
+    assert schedule(batch_size=256, base_batch_size=256).scaled(0.1) == 0.1
+    assert schedule(batch_size=1024, base_batch_size=256).scaled(0.1) == 0.4
+    assert schedule(batch_size=1024, base_batch_size=0).scaled(0.1) == 0.1
 
 
 def test_each_step_follows_the_line_of_ffcv():
@@ -66,9 +60,9 @@ def test_each_step_follows_the_line_of_ffcv():
         steps,
         epochs=epochs,
         learning_rate=lr,
-        rate_decay="linear",
+        schedule="linear",
         warmup_epochs=peak,
-        warmup_start=1e-4 * lr,
+        warmup_learning_rate=1e-4 * lr,
     )
     np.testing.assert_allclose(ours, np.concatenate(theirs), rtol=1e-12, atol=1e-15)
 
@@ -94,12 +88,12 @@ def nvidia(epoch, lr, warmup, epochs):
 def test_cosine_after_the_warm_up_is_nvidias():
     lr, warmup, epochs = 1.024, 8, 90
     theirs = np.array([nvidia(epoch, lr, warmup, epochs) for epoch in range(epochs)])
-    settings = {"epochs": epochs, "learning_rate": lr, "rate_decay": "cosine"}
+    settings = {"epochs": epochs, "learning_rate": lr, "schedule": "cosine"}
     ours = np.array(rates(warmup_epochs=warmup, **settings))
     np.testing.assert_allclose(ours[warmup:], theirs[warmup:], rtol=1e-12, atol=1e-15)
-    ours = np.array(rates(warmup_epochs=warmup - 1, warmup_start=lr / warmup, **settings))
+    ours = np.array(rates(warmup_epochs=warmup - 1, warmup_learning_rate=lr / warmup, **settings))
     np.testing.assert_allclose(ours[:warmup], theirs[:warmup], rtol=1e-12)
-    assert np.max(np.abs(ours - theirs)) < 0.012 * lr  # as rate_of_epoch says
+    assert np.max(np.abs(ours - theirs)) < 0.012 * lr  # as Schedule.rate says
 
 
 def test_cosine_behind_the_warm_up_is_timms():
@@ -109,25 +103,19 @@ def test_cosine_behind_the_warm_up_is_timms():
     rise = [start + t * (lr - start) / warmup for t in range(warmup)]
     ours = rates(
         learning_rate=lr,
-        rate_decay="cosine_from_start",
-        final_rate=end,
+        schedule="cosine_from_start",
+        final_learning_rate=end,
         warmup_epochs=warmup,
-        warmup_start=start,
+        warmup_learning_rate=start,
     )
     np.testing.assert_allclose(ours, rise + wave[warmup:], rtol=1e-12)
 
 
-def test_polynomial_falls_by_its_power():
-    """Keras' PolynomialDecay, on the epochs after the warm-up."""
-    theirs = keras.optimizers.schedules.PolynomialDecay(0.1, 90, 0.001, power=3.0)
-    ours = rates(rate_decay="polynomial", polynomial_power=3.0, final_rate=0.001, warmup_epochs=10)
-    np.testing.assert_allclose(ours[10:], [float(theirs(e)) for e in range(90)], rtol=1e-4)
-
-
-@pytest.mark.parametrize("rule", ["cosine", "cosine_from_start", "linear", "polynomial"])
+@pytest.mark.parametrize("rule", ["cosine", "cosine_from_start", "linear"])
 def test_the_last_rate_is_the_final_one(rule):
-    settings = RECIPE | {"rate_decay": rule, "final_rate": 0.01, "warmup_epochs": 5}
-    assert rate_of_epoch(100, **settings) == rate_of_epoch(101, **settings) == 0.01
+    settings = {"schedule": rule, "final_learning_rate": 0.01, "warmup_epochs": 5}
+    made = schedule(**settings, schedule_update="step")
+    assert made.rate(100) == made.rate(101) == 0.01
 
 
 class Rates(keras.callbacks.Callback):
@@ -161,17 +149,15 @@ def fit(callback, **options):
 
 
 def test_the_optimizer_takes_the_rate_of_each_epoch():
-    callback = scheduler(
-        rate_every="epoch", steps_per_epoch=2, **RECIPE | {"epochs": 3, "decay_epochs": [1, 2]}
-    )
+    callback = LearningRateScheduler(schedule(epochs=3, decay_epochs=[1, 2]), steps_per_epoch=2)
     taken, history = fit(callback, parts=[(0, 3, 2)])
     assert taken == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     assert history == pytest.approx([0.1, 0.01, 0.001])
 
 
 def test_the_optimizer_takes_the_rate_of_each_step_in_a_cut_epoch_too():
-    settings = RECIPE | {"epochs": 3, "rate_decay": "cosine", "warmup_epochs": 1}
-    callback = scheduler(rate_every="step", steps_per_epoch=4, **settings)
+    settings = {"epochs": 3, "schedule": "cosine", "schedule_update": "step", "warmup_epochs": 1}
+    callback = LearningRateScheduler(schedule(**settings), steps_per_epoch=4)
     taken, history = fit(callback, parts=[(0, 1, 4), (1, 2, 1), (1, 2, 3), (2, 3, 4)])
     expected = [0, 0.025, 0.05, 0.075] + [
         0.05 * (1 + np.cos(np.pi * step / 8)) for step in range(8)
