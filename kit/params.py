@@ -162,7 +162,8 @@ def load(
     values that do not go together; FileNotFoundError for a recipe that is not there.
     """
     expected = read_params()
-    values, sources = dict(expected), dict.fromkeys(expected, PARAMS.name)
+    values = {name: _anchored(name, value, ROOT) for name, value in expected.items()}
+    sources = dict.fromkeys(expected, PARAMS.name)
     problems: list[str] = []
     given = {name: _parse(text, expected.get(name)) for name, text in (overrides or {}).items()}
     layers = [(given, source, "", Path(folder))]
@@ -254,13 +255,22 @@ def declared(notebook_path: str | Path) -> list[str]:
 
 
 def read_params() -> dict:
-    """Read params.yaml, whose values are the types; 1e-4 there would make a number text."""
+    """Read params.yaml; raises ValueError unless it has each field of the sections, in its type."""
+    sections = SECTIONS.values()
+    kinds = {field.name: field.type for made in sections for field in dataclasses.fields(made)}
     values = _read(PARAMS)
-    for name, value in values.items():
-        for element in value if isinstance(value, list) else [value]:
+    for name, value in values.items():  # 1e-4 would be text, and so would then be expected
+        for element in value if isinstance(value, list) else ():
             if isinstance(element, str) and EXPONENT.fullmatch(element):
                 _scalar(f"{PARAMS.name}: {name}", element, 0.0)
-    return values
+    like = {name: kind() for name, kind in kinds.items()}
+    typed, problems = _typed(values, like, f"{PARAMS.name}: ")
+    for name in kinds:
+        if name not in values:
+            problems.append(f"{PARAMS.name}: {name} is missing; restore it from git")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return typed
 
 
 def recipe_path(recipe: str) -> Path:
@@ -308,7 +318,7 @@ def _anchored(name: str, value, folder: Path):
     """Give a path from the repository's root, where it lies in it, or else the whole path."""
     if name not in PATHS or not value or "://" in value:
         return value
-    path = Path(os.path.normpath(folder / Path(value).expanduser()))
+    path = Path(os.path.normpath(folder / os.path.expanduser(value)))  # noqa: PTH111 ~nobody stays
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 

@@ -1,4 +1,10 @@
+"""Values from params.yaml, a recipe and by hand, and what is said of wrong ones."""
+
+import dataclasses
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,25 +33,45 @@ def notebook(folder: Path, *sources: str, tags=("parameters",)) -> Path:
 
 
 def test_without_arguments_the_values_are_those_of_params_yaml():
-    assert params.load() == DEFAULTS
+    assert params.load().values == DEFAULTS
+    assert list(params.load().values) == list(DEFAULTS)
+
+
+def test_every_parameter_is_in_one_section():
+    fields = [
+        field.name for section in params.SECTIONS.values() for field in dataclasses.fields(section)
+    ]
+    assert sorted(fields) == sorted(DEFAULTS)
+
+
+def test_some_sections_give_their_values_in_the_order_of_params_yaml():
+    p = params.load()
+    assert list(p.flat("mixing", "reading")) == [
+        *("repeated_augmentation", "mixup", "cutmix"),
+        *("shuffle_shards", "data_service"),
+    ]
+    assert "batch_size" in p.training and "photos" not in p.training
 
 
 def test_the_recipe_is_the_one_published():
-    values = params.load()
-    drops = [epoch * values["steps_per_epoch"] for epoch in values["decay_epochs"]]
+    p = params.load()
+    drops = [epoch * p.schedule.steps_per_epoch for epoch in p.schedule.drops]
     assert drops == [150_000, 300_000, 400_000, 450_000]
-    assert values["epochs"] * values["steps_per_epoch"] == 500_000
-    assert (values["learning_rate"], values["momentum"], values["batch_size"]) == (0.1, 0.9, 256)
-    assert (values["weight_decay"], values["decay_factor"]) == (1e-4, 0.1)
-    assert (values["train_shards"], values["validation_shards"]) == (1024, 128)
-    assert (values["image_size"], values["resize_side"]) == (224, 256)
+    assert p.schedule.epochs * p.schedule.steps_per_epoch == 500_000
+    assert (p.schedule.learning_rate, p.schedule.batch_size) == (0.1, 256)
+    assert (p.optimizer.momentum, p.schedule.decay_factor) == (0.9, 0.1)
+    assert p.weight_decay.weight_decay == 1e-4
+    assert (p.preparation.train_shards, p.preparation.validation_shards) == (1024, 128)
+    assert (p.resolution.image_size, p.resolution.resize_side) == (224, 256)
 
 
 def test_overrides_win_over_the_recipe_and_the_recipe_over_params_yaml(tmp_path):
     mine = recipe(tmp_path, "epochs: 3\nbatch_size: 8\n")
-    values = params.load(recipe=mine, overrides={"epochs": "4"})
-    assert (values["epochs"], values["batch_size"]) == (4, 8)
-    assert list(values) == list(DEFAULTS)
+    p = params.load(mine, {"epochs": "4"}, source="the command line")
+    assert (p.schedule.epochs, p.schedule.batch_size, p.run.seed) == (4, 8, 0)
+    sources = [p.sources[name] for name in ("epochs", "batch_size", "seed")]
+    assert sources == ["the command line", "recipe mine", "params.yaml"]
+    assert list(p.values) == list(DEFAULTS)
 
 
 @pytest.mark.parametrize(
@@ -56,16 +82,17 @@ def test_overrides_win_over_the_recipe_and_the_recipe_over_params_yaml(tmp_path)
         ("learning_rate", "1", 1.0),
         ("batch_size", "64", 64),
         ("deterministic", "true", True),
-        ("version", "2", "2"),
-        ("version", "1.5", "1.5"),
+        ("resnet_version", "2", "2"),
+        ("resnet_version", "1.5", "1.5"),
         ("photos", "my photos #2/a: b", "my photos #2/a: b"),
         ("photos", "", ""),
         ("decay_epochs", "[]", []),
+        ("decay_epochs", "[0.5, 30]", [0.5, 30.0]),
         ("channel_means", "[0, 0.5, 1]", [0.0, 0.5, 1.0]),
     ],
 )
 def test_command_line_text_becomes_the_type_of_params_yaml(name, text, value):
-    found = params.load(overrides={name: text})[name]
+    found = params.load(overrides={name: text}).values[name]
     assert found == value
     assert type(found) is type(value)
     if isinstance(value, list):
@@ -84,9 +111,10 @@ def test_command_line_text_becomes_the_type_of_params_yaml(name, text, value):
         ("learning_rate", "", "learning_rate: None is empty, not a number"),
         ("deterministic", "1", "deterministic: 1 is a whole number, not true or false"),
         ("decay_epochs", "30", "decay_epochs: 30 is a whole number, not a list; write [30]"),
-        ("decay_epochs", "[30, 60.5]", "decay_epochs: 60.5 is a decimal number, not a whole"),
+        ("decay_epochs", "[30, true]", "decay_epochs: True is true or false, not a number"),
+        ("test_views", "[flip, 2]", "test_views: 2 is a whole number, not text"),
         ("decay_epochs", "[1, [", "decay_epochs: '[1, [' is text, not a list"),
-        ("version", 1.5, 'version: 1.5 is a decimal number, not text; write "1.5"'),
+        ("resnet_version", 1.5, 'resnet_version: 1.5 is a decimal number, not text; write "1.5"'),
         ("photos", None, "photos: None is empty, not text"),
     ],
 )
@@ -102,29 +130,37 @@ def test_a_wrong_type_is_refused_in_one_line(name, value, message):
 )
 def test_a_number_that_yaml_reads_as_text_is_refused_with_one_that_it_reads(tmp_path, text, remedy):
     with pytest.raises(ValueError) as caught:
-        params.load(recipe=recipe(tmp_path, f"weight_decay: {text}\n"))
+        params.load(recipe(tmp_path, f"weight_decay: {text}\n"))
     expected = f"mine.yaml: weight_decay: {text!r} is text, not a number; in YAML write {remedy}"
     assert str(caught.value) == expected
     assert yaml.safe_load(remedy) == float(text)
 
 
-def test_such_a_number_in_params_yaml_itself_does_not_make_the_parameter_text(
-    tmp_path, monkeypatch
-):
-    edited = tmp_path / "params.yaml"
-    edited.write_text("epochs: 3\nweight_decay: 1e-4\n", encoding="utf-8")
-    monkeypatch.setattr(params, "PARAMS", edited)
-    with pytest.raises(ValueError, match="params.yaml: weight_decay: '1e-4' is text"):
-        params.load()
-    with pytest.raises(ValueError, match="params.yaml: weight_decay: '1e-4' is text"):
-        params.check({})
+@pytest.mark.parametrize(
+    ("line", "edited", "message"),
+    [
+        ("weight_decay: 1.0e-4", "weight_decay: 1e-4", "weight_decay: '1e-4' is text, not a num"),
+        ("area_range: [0.05, ", "area_range: [5e-2, ", "area_range: '5e-2' is text, not a number"),
+        ("epochs: 100", 'epochs: "100"', "epochs: '100' is text, not a whole number"),
+        ("epochs: 100", "", "epochs is missing; restore it from git"),
+        ("epochs: 100", "epoch: 100", "epoch: no such parameter; did you mean epochs"),
+    ],
+)
+def test_an_edited_params_yaml_is_checked_too(tmp_path, monkeypatch, line, edited, message):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert f"\n{line}" in text
+    (tmp_path / "params.yaml").write_text(text.replace(f"\n{line}", f"\n{edited}"), "utf-8")
+    monkeypatch.setattr(params, "PARAMS", tmp_path / "params.yaml")
+    for ask in (params.load, lambda: params.load_notebook({})):
+        with pytest.raises(ValueError, match=f"^params.yaml: {message}"):
+            ask()
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(ValueError, match="^epoch: no such parameter; did you mean epochs?"):
         params.load(overrides={"epoch": "3"})
-    with pytest.raises(ValueError, match="^mine.yaml: network: no such parameter; params.yaml"):
-        params.load(recipe=recipe(tmp_path, "network: {momentum: 0.9}\n"))
+    with pytest.raises(ValueError, match="^mine.yaml: nothing: no such parameter; params.yaml"):
+        params.load(recipe(tmp_path, "nothing: {momentum: 0.9}\n"))
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_exist(tmp_path, monkeypatch):
@@ -132,38 +168,164 @@ def test_an_unknown_recipe_is_refused_with_those_that_exist(tmp_path, monkeypatc
     for name in ("short.yaml", "long.yaml"):
         (tmp_path / name).touch()
     with pytest.raises(FileNotFoundError, match="'no_such': .*kit/recipes has: long, short$"):
-        params.load(recipe="no_such")
+        params.load("no_such")
+    with pytest.raises(FileNotFoundError, match="'shrt': no such file; did you mean short?"):
+        params.load("shrt")
 
 
 @pytest.mark.parametrize("text", ["", "just text", "- 1\n- 2\n", "a: [\n", "\tepochs: 3\n"])
 def test_a_recipe_that_is_no_mapping_is_refused_in_one_line(tmp_path, text):
     with pytest.raises(ValueError, match="^mine.yaml: ") as caught:
-        params.load(recipe=recipe(tmp_path, text))
+        params.load(recipe(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
-def test_check_looks_at_parameters_only():
-    params.check({"epochs": 3, "learning_rate": 1, "json": json, "x": None})
-    with pytest.raises(ValueError, match="epochs: '3' is text, not a whole number"):
-        params.check({"epochs": "3"})
+SIX_MISTAKES = {
+    "epoch": "3",
+    "batch_size": "many",
+    "learning_rate": "-1",
+    "loss": "mse",
+    "keep_checkpoints": "0",
+    "image_size": "320",  # larger than resize_side
+}
 
 
-def test_declared_reads_the_literals_of_the_parameters_cell(tmp_path):
-    source = 'epochs: int = 3  # passes\n\n# chance\nversion: str = "2"\ndecay: list = [1, -2.5]'
-    assert params.declared(notebook(tmp_path, source)) == {
-        "epochs": 3,
-        "version": "2",
-        "decay": [1, -2.5],
-    }
+def test_all_that_is_wrong_is_said_at_once():
+    with pytest.raises(ValueError) as caught:
+        params.load(overrides=SIX_MISTAKES)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 6
+    assert {line.partition(":")[0] for line in lines} == set(SIX_MISTAKES)
+
+
+def test_the_answer_comes_within_two_seconds_and_without_tensorflow():
+    program = """
+import sys
+from kit import params
+params.load("folder", {"epochs": "3"})
+try:
+    params.load(overrides=%r)
+except ValueError as error:
+    print(len(str(error).splitlines()))
+print("tensorflow" in sys.modules or "keras" in sys.modules)
+"""
+    begin = time.monotonic()
+    run = subprocess.run(
+        [sys.executable, "-c", program % SIX_MISTAKES], cwd=ROOT, capture_output=True, text=True
+    )
+    assert time.monotonic() - begin < 2
+    assert run.stdout.split() == ["6", "False"], run.stderr
 
 
 @pytest.mark.parametrize(
-    "line", ["epochs = 3", "epochs: int = 3 * 2", "epochs: int", "print(1)", "%time", "import os"]
+    ("given", "expected"),
+    [
+        ("shards", "{folder}/shards"),
+        ("../shards", "{parent}/shards"),
+        ("/data/shards", "/data/shards"),
+        ("~/shards", "{home}/shards"),
+        ("~nobody/shards", "{folder}/~nobody/shards"),
+        ("s3://bucket/shards", "s3://bucket/shards"),
+        ("{root}/data/mine", "data/mine"),
+        ("", ""),
+    ],
 )
-def test_declared_refuses_what_is_no_annotated_literal(tmp_path, line):
-    with pytest.raises(ValueError, match="01_first.ipynb: parameters cell: ") as caught:
-        params.declared(notebook(tmp_path, "seed: int = 0\n" + line))
-    assert line in str(caught.value)
+def test_a_path_given_by_hand_means_the_folder_that_is_told(tmp_path, monkeypatch, given, expected):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setattr(params.os.path, "expanduser", without_nobody(params.os.path.expanduser))
+    words = {"folder": tmp_path, "parent": tmp_path.parent, "home": "/home/somebody", "root": ROOT}
+    overrides = {name: given.format(**words) for name in params.PATHS}
+    p = params.load(overrides=overrides, folder=tmp_path)
+    assert {p.values[name] for name in params.PATHS} == {expected.format(**words)}
+
+
+def without_nobody(expand):
+    """Let no machine have a user of that name."""
+    return lambda path: path if str(path).startswith("~nobody") else expand(path)
+
+
+def test_a_path_in_a_recipe_or_in_params_yaml_means_the_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    mine = recipe(tmp_path, "raw_dir: photos\ndata_dir: ~/shards\n")
+    run = params.load(mine, folder=tmp_path).run
+    assert (run.raw_dir, run.data_dir) == ("photos", "/home/somebody/shards")
+    assert run.run_dir == DEFAULTS["run_dir"]
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("runs/imagenet", "~/runs"), "utf-8")
+    monkeypatch.setattr(params, "PARAMS", tmp_path / "params.yaml")
+    assert params.load(folder=tmp_path).run.run_dir == "/home/somebody/runs"
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    """Work in a folder, as papermill does in its caller's; back again after the test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_notebook_takes_the_recipe_and_the_variables_that_are_set(in_folder):
+    namespace = {"recipe": "demo", "epochs": 3, "learning_rate": 1, "batch_size": None}
+    namespace |= {"json": json, "unknown": 5, "__name__": "__main__"}
+    p = params.load_notebook(namespace)
+    demo = params.load("demo")
+    assert p.values == demo.values | {"epochs": 3, "learning_rate": 1.0}
+    names = ("epochs", "learning_rate", "batch_size", "seed")
+    sources = [p.sources[name] for name in names]
+    assert sources == ["this notebook", "this notebook", "recipe demo", "params.yaml"]
+
+
+def test_a_notebook_without_a_recipe_has_the_values_of_params_yaml(in_folder):
+    assert params.load_notebook({}).values == DEFAULTS
+    assert params.load_notebook({"recipe": None}).values == DEFAULTS
+
+
+def test_what_a_notebook_gives_is_checked(in_folder):
+    with pytest.raises(ValueError, match="epochs: 'three' is text, not a whole number"):
+        params.load_notebook({"recipe": "demo", "epochs": "three"})
+    with pytest.raises(ValueError, match="^epochs: 0 is below 1"):
+        params.load_notebook({"recipe": "demo", "epochs": 0})
+    assert Path.cwd() == in_folder  # so that the cell can be run again
+
+
+def test_paths_of_a_notebook_mean_the_callers_folder_and_in_the_lab_the_repository(in_folder):
+    assert params.load_notebook({"run_dir": "mine"}).run.run_dir == f"{in_folder}/mine"
+    assert Path.cwd() == ROOT
+    assert params.load_notebook({"run_dir": "runs/mine"}).run.run_dir == "runs/mine"
+
+
+def test_paths_of_a_notebook_in_its_own_folder_mean_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert params.load_notebook({"run_dir": "runs/mine"}).run.run_dir == "runs/mine"
+    assert Path.cwd() == ROOT
+
+
+def test_the_table_shows_each_parameter_once_and_what_was_changed_first(tmp_path):
+    mine = recipe(tmp_path, 'photos: "<b>&"\n')
+    table = params.load(mine, {"epochs": 3}, source="this notebook").table()
+    lines = repr(table).splitlines()
+    assert [line.split() for line in lines[:2]] == [
+        ["epochs", "3", "(this", "notebook)"],
+        ["photos", '"<b>&"', "(recipe", "mine)"],
+    ]
+    assert {line.split()[0] for line in lines} == set(DEFAULTS)
+    assert len(lines) == len(DEFAULTS)
+    html = table._repr_html_()
+    assert html.count("<tr><td>") == len(DEFAULTS)
+    assert "&lt;b&gt;&amp;" in html and "<b>" not in html
+    assert html.index("<td>epochs</td>") < html.index("<details>") < html.index("<td>seed</td>")
+
+
+def test_params_yaml_says_what_each_parameter_means():
+    meanings = params.meanings()
+    assert set(meanings) == set(DEFAULTS)
+    assert all(meanings.values())
+    assert meanings["max_attempts"].endswith("largest central crop (random_resized)")
+
+
+def test_declared_names_the_variables_of_the_parameters_cell(tmp_path):
+    source = 'epochs: int = 3  # passes\n\n# chance\nrecipe: str = "demo"\ndecay: list = [1, -2.5]'
+    found = params.declared(notebook(tmp_path, source))
+    assert found == ["epochs", "recipe", "decay"]
 
 
 def test_declared_wants_exactly_one_parameters_cell(tmp_path):
@@ -183,5 +345,5 @@ def test_declared_refuses_what_is_no_notebook(tmp_path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_holds_only_what_differs_from_params_yaml(path):
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    values = params.load(recipe=path.stem)
+    values = params.load(path.stem).values
     assert {name for name in values if values[name] != DEFAULTS[name]} == set(given)

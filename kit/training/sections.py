@@ -1,5 +1,6 @@
 """The parameters of training."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ class Optimizer(Section):
 
 
 def epochs_or_shares(value) -> str:
-    if value == sorted(value) and all(epoch > 0 for epoch in value):
+    if all(before < epoch for before, epoch in itertools.pairwise([0, *value])):
         return ""
     return f"{value} are not rising epochs, or shares of the epochs; [0.3, 0.6, 0.8, 0.9]?"
 
