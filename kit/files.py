@@ -1,6 +1,7 @@
-"""Whole files or none."""
+"""Files that are written whole or not at all."""
 
 import hashlib
+import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,25 @@ def replacing(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path, values: dict) -> None:
+    """Write a dict as JSON (`json_bytes`), whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(json_bytes(values))
+
+
+def json_bytes(values: dict) -> bytes:
+    """Give a dict as JSON in UTF-8, a line for each of its keys. ValueError for NaN and infinity.
+
+    So a list of a thousand classes, or their confusion matrix, is a line and not a million.
+    """
+    lines = [
+        f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+        for key, value in values.items()
+    ]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    return text.encode(errors="backslashreplace")  # what UTF-8 cannot hold of a path: \udce9
 
 
 def hash_file(path) -> str:

@@ -60,8 +60,7 @@ def check_prepared(data, folder):
     if header.height * header.width > 10**6:
         return  # a header may claim much: the cap is for the test's time
     for side in (0, 16):
-        store = {"check": "full", "store_short_side": side, "store_quality": 90}
-        prepared = images.prepare(data, header, **store)
+        prepared = images.prepare(data, header, check="full", short_side=side, quality=90)
         shape = tf.io.decode_jpeg(prepared.encoded, channels=3, try_recover_truncated=True).shape
         assert shape[:2] == (prepared.header.height, prepared.header.width)
 

@@ -15,6 +15,8 @@ from PIL import Image
 MAX_FILE_BYTES = 2**28  # of one image; ImageNet's largest has 15 million
 MAX_PIXELS = 89_478_485  # Pillow's own limit, a quarter of a GiB of RGB; ImageNet's are smaller
 
+STORE_QUALITY = 90  # params.yaml's store_quality, for a model.json that does not state it
+
 # What Pillow may try: its other formats include some that run other programs (EPS).
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 
@@ -35,7 +37,7 @@ class Prepared(NamedTuple):
     encoded: bytes  # the JPEG to store
     header: Header  # of what is stored
     reason: str  # why it was re-encoded, such as "CMYK JPEG"; "" if it was not
-    smaller: bool  # stored at store_short_side
+    resized: bool  # to store_short_side
 
 
 def read_header(data: bytes) -> Header:
@@ -54,21 +56,32 @@ def read_header(data: bytes) -> Header:
     return header
 
 
-def prepare(data: bytes, header: Header, *, check, store_short_side, store_quality) -> Prepared:
+def prepare(data: bytes, header: Header, *, check, short_side, quality) -> Prepared:
     """Give what to store of an image whose header is known.
 
     The original bytes, except that other formats than JPEG are re-encoded, and that an image whose
-    short side is over `store_short_side` (0: no limit) is resized to it, at JPEG quality
-    `store_quality`. check: "full" decodes every image, "header" only those that change. Raises
-    ValueError for bytes that cannot be read.
+    short side is over `short_side` (0: no limit) is resized to it, at JPEG quality `quality`.
+    check: "full" decodes every image, "header" only those that change. Raises ValueError for bytes
+    that cannot be read.
     """
     encoded, reason = to_jpeg(data, header)
-    smaller = 0 < store_short_side < min(header.height, header.width)
-    if smaller:
-        encoded = shrink(encoded, short_side=store_short_side, quality=store_quality)
+    resized = 0 < short_side < min(header.height, header.width)
+    if resized:
+        encoded = shrink(encoded, short_side=short_side, quality=quality)
     elif check == "full":
         check_decodes(encoded)
-    return Prepared(encoded, read_header(encoded), reason, smaller)
+    return Prepared(encoded, read_header(encoded), reason, resized)
+
+
+def prepare_for(metadata: dict, data: bytes, *, check="header") -> bytes:
+    """Give the JPEG that preparation stored of such an image for the model of `metadata`.
+
+    That is its model.json. Raises ValueError as `prepare` does.
+    """
+    short_side = metadata.get("store_short_side") or 0
+    quality = metadata.get("store_quality") or STORE_QUALITY
+    header = read_header(data)
+    return prepare(data, header, check=check, short_side=short_side, quality=quality).encoded
 
 
 def to_jpeg(data: bytes, header: Header | None = None) -> tuple[bytes, str]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from kit.data import manifest, storage
 from kit.doctor import exposure
+from kit.machine import cores
 
 SECONDS = 180  # for all that TensorFlow is asked; it takes ten on two idle cores
 GIB = 2**30
@@ -72,9 +73,8 @@ def _compare(pin):
 
 def machine():
     """Say how many cores this process may use, and the machine's memory."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    text = f"{usable} of {os.cpu_count()} cores, {memory:.0f} GiB of memory"
+    text = f"{cores()} of {os.cpu_count()} cores, {memory:.0f} GiB of memory"
     if memory < 6:
         return Line("warning", f"{text}: little for shuffling ImageNet; lower shuffle_shards to 2")
     return Line("ok", text)

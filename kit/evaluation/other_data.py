@@ -8,9 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from kit.data import folders, paths
-from kit.data.images import MAX_FILE_BYTES, prepare, read_header
+from kit.data.images import MAX_FILE_BYTES, prepare_for
 from kit.evaluation.scores import accuracy
-from kit.inference.classifier import STORE_QUALITY
 
 VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
@@ -94,21 +93,15 @@ def encoded_examples(images, metadata):
     Prepared as the model's own images were, at the store_short_side and store_quality of
     model.json, `metadata`. An image that cannot be read is an error of TensorFlow which names it.
     """
-    stored = {
-        "store_short_side": metadata["store_short_side"],
-        "store_quality": metadata.get("store_quality") or STORE_QUALITY,
-    }
-
-    def prepared(path):
-        data = paths.read_file(path, MAX_FILE_BYTES)
-        return prepare(data, read_header(data), check="full", **stored).encoded
 
     def read():
         for path, label in images:
             try:
-                yield {"encoded": prepared(path), "label": label}
+                data = paths.read_file(path, MAX_FILE_BYTES)
+                encoded = prepare_for(metadata, data, check="full")
             except ValueError as error:
                 raise ValueError(f"{path} cannot be decoded: {error}") from error
+            yield {"encoded": encoded, "label": label}
 
     signature = {"encoded": tf.TensorSpec([], tf.string), "label": tf.TensorSpec([], tf.int64)}
     return tf.data.Dataset.from_generator(read, output_signature=signature)

@@ -1,11 +1,10 @@
 """Every number drawn from a network's logits: NumPy alone."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from kit.files import replacing
+from kit.files import write_json
 
 
 def evaluate(labels, logits, classes):
@@ -131,12 +130,7 @@ def worst_mistakes(labels, logits, count):
 def write_evaluation(run_dir, results):
     """Write run_dir/evaluation.json, whole or not at all, and give its path."""
     path = Path(run_dir) / "evaluation.json"
-    # a line a key: a confusion matrix of 1,000 classes would be a million lines
-    lines = [
-        f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in results.items()
-    ]
-    with replacing(path) as temporary:
-        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_json(path, results)
     return path
 
 

@@ -1,9 +1,8 @@
 """Other ways to look at a validation image than its centre, and at another size."""
 
-import os
-
 import tensorflow as tf
 
+from kit.machine import cores
 from kit.pipeline import dataset, preprocessing
 
 
@@ -43,7 +42,7 @@ def batches(examples, view, *, batch_size, image_size, resize_side):
         return cut(image, image_size), example["label"]
 
     return (
-        examples.map(look, num_parallel_calls=os.cpu_count(), deterministic=True)
+        examples.map(look, num_parallel_calls=cores(), deterministic=True)
         .batch(max(1, batch_size // views))
         .prefetch(2)
         .with_options(dataset.options())

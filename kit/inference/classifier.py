@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kit.data import paths
-from kit.data.images import MAX_FILE_BYTES, prepare, read_header
+from kit.data.images import MAX_FILE_BYTES, prepare_for
 from kit.data.paths import printable
 from kit.files import hash_file
 from kit.inference import formats
@@ -21,7 +21,6 @@ from kit.model.folding import deployable
 from kit.pipeline.preprocessing import evaluation_pixels, evaluation_window
 
 METADATA = {"classes": list, "image_size": int, "resize_side": int}
-STORE_QUALITY = 90  # params.yaml's store_quality, for a model.json that does not state it
 BATCH = 32  # photographs in memory at once
 THREADS = 2 * cores()  # that decode: each waits for TensorFlow's own between two photographs
 
@@ -110,7 +109,7 @@ class Classifier:
 
         That is [ymin, xmin, ymax, xmax], shares of its sides. Raises as `image` does.
         """
-        whole = self._named(lambda data: _decode(_whole, self._prepare(data)), photo)
+        whole = self._named(lambda data: _decode(_whole, prepare_for(self.metadata, data)), photo)
         return whole, evaluation_window(*whole.shape[:2], **self.size).numpy()
 
     def _named(self, look, photo, name=None):
@@ -127,17 +126,7 @@ class Classifier:
 
     def pixels(self, data):
         """Do as `image`, of bytes; ValueError with the bare reason."""
-        return _decode(partial(evaluation_pixels, **self.size), self._prepare(data))
-
-    def _prepare(self, data):
-        """Give the JPEG that preparation would have stored of the bytes."""
-        return prepare(
-            data,
-            read_header(data),
-            check="header",
-            store_short_side=self.metadata.get("store_short_side") or 0,
-            store_quality=self.metadata.get("store_quality") or STORE_QUALITY,
-        ).encoded
+        return _decode(partial(evaluation_pixels, **self.size), prepare_for(self.metadata, data))
 
     def probabilities(self, photos):
         """Give float32 [photographs, classes], each row summing to 1, for a sequence of them."""

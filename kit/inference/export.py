@@ -5,7 +5,6 @@ the softmax is taken inside. OpenVINO reads the ONNX file. A form's converter is
 the form is asked for: pip install -e '.[export]'.
 """
 
-import json
 import shutil
 import tempfile
 import warnings
@@ -18,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from kit.evaluation.comparison import compare
-from kit.files import replacing
+from kit.files import replacing, write_json
 from kit.inference import formats
 from kit.inference.classifier import load_model
 from kit.model.folding import deployable, in_float32
@@ -80,9 +79,7 @@ def export_all(run_dir, *, exports, calibration=None, validation=None):
                 lambda images: network.predict_on_batch(images)["probabilities"],
                 validation,
             )
-        with replacing(formats.metadata_path(path)) as temporary:
-            text = json.dumps(described, indent=1, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(formats.metadata_path(path), described)
         row = {"form": form, "path": str(path), "bytes": _size(path)}
         records.append(row | described["checks"])
     return records

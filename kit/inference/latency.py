@@ -4,7 +4,6 @@ A way to classify is (image, forward): encoded bytes -> uint8 [size, size, 3], a
 size, 3] -> probabilities [n, classes].
 """
 
-import json
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kit.files import replacing
+from kit.files import write_json
 from kit.inference import formats
 from kit.inference.classifier import Classifier
 from kit.machine import cores
@@ -132,8 +131,7 @@ def throughput(ways, pixels, *, batches=(1, 8, 32), rounds=5):
 def write_latency(run_dir, measured):
     """Write run_dir/latency.json, whole or not at all, and give its path."""
     path = Path(run_dir) / "latency.json"
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+    write_json(path, measured)
     return path
 
 

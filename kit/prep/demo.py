@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kit import ROOT
+from kit.files import write_json
 from kit.prep.imagenet import LABELS_FILE, NAMES_FILE
 
 MARKER = "demo.json"
@@ -70,7 +71,7 @@ def make_demo(*, raw_dir, demo_views, seed) -> None:
     scenes = [_load_scene(photograph) for photograph in PHOTOGRAPHS]
     _write_train(partial, scenes, demo_views, seed)
     _write_validation(partial, scenes, demo_views // 5, seed)
-    (partial / MARKER).write_text(json.dumps(wanted))
+    write_json(partial / MARKER, wanted)
     if target.exists():
         target.rmdir()  # empty: _stands has seen to it
     partial.replace(target)

@@ -21,6 +21,7 @@ from kit.data.manifest import (
 )
 from kit.data.paths import printable
 from kit.data.records import LABEL_OFFSET
+from kit.files import json_bytes
 from kit.prep.reading import state_of
 from kit.prep.sections import Preparation
 from kit.prep.sources import Index
@@ -93,7 +94,7 @@ def begin(folder, head: dict) -> dict[str, dict]:
 
 def record(folder, entry: dict) -> None:
     """Record that a shard is finished; it stands under its name by now."""
-    folder.write(f"{UNFINISHED}/{entry['name']}.json", json.dumps(entry).encode())
+    folder.write(f"{UNFINISHED}/{entry['name']}.json", json_bytes(entry))
 
 
 def recorded(folder, wanted=None) -> list[dict]:
@@ -116,7 +117,7 @@ def finish(folder, head: dict, entries: list[dict], found: int) -> dict:
     for label, name in enumerate(manifest["classes"], start=manifest["label_offset"]):
         lines.append(f"{label}\t{name['wnid']}\t{name['name']}")
     folder.write(CLASSES, ("\n".join(lines) + "\n").encode())
-    folder.write(MANIFEST, json.dumps(manifest, ensure_ascii=False).encode())
+    folder.write(MANIFEST, json_bytes(manifest))
     remove_records(folder)
     return manifest
 
@@ -145,7 +146,7 @@ def _check_same(folder, found: dict, head: dict) -> None:
 def _start(folder, head: dict) -> None:
     keep = ("fingerprint", "parameters", "source")
     try:
-        folder.write(STARTED, json.dumps({name: head[name] for name in keep}).encode())
+        folder.write(STARTED, json_bytes({name: head[name] for name in keep}))
     except OSError as error:
         raise type(error)(
             f"data_dir {folder} cannot be written ({error.strerror or error}): name another folder"

@@ -151,12 +151,12 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation) ->
     try:
         data = read_image(image)
         original = read_header(data)
-        encoded, header, reason, smaller = prepare(
+        encoded, header, reason, resized = prepare(
             data,
             original,
             check=preparation.check,
-            store_short_side=preparation.store_short_side,
-            store_quality=preparation.store_quality,
+            short_side=preparation.store_short_side,
+            quality=preparation.store_quality,
         )
     except ValueError as error:
         note("quarantined", str(error))
@@ -167,7 +167,7 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation) ->
     entry["records"] += 1
     entry["classes"][image.label] += 1
     entry["boxes"] += len(boxes)
-    entry["smaller"] += smaller
+    entry["smaller"] += resized
     return encode_example(
         encoded=encoded,
         height=header.height,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kit import signals
+from kit.files import write_json
 from kit.runner import report
 
 LEDGER = "notebooks/executed.json"  # in run_dir, until the run has come to its end
@@ -43,7 +44,7 @@ def execute_all(tasks: dict[Path, dict], run_dir: Path, root: Path, forwarder=No
         except DeadKernelError:
             return _failure(output, ["the kernel died; was it out of memory? lower batch_size"])
         print(f"== {notebook.stem}: done in {time.monotonic() - started:.0f} s", flush=True)
-        report.write_json(run_dir / LEDGER, {"run": identity(tasks), "executed": number + 1})
+        write_json(run_dir / LEDGER, {"run": identity(tasks), "executed": number + 1})
     return ""
 
 

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from kit import __version__
 from kit.files import replacing
+from kit.machine import cores
 
 # TensorFlow's first words, which no setting silences: on a CPU they look like errors.
 CHATTER = re.compile(
@@ -35,12 +35,6 @@ TEMPLATE = """
 {%- block html_head_js_mermaidjs %}{% endblock -%}
 {%- block html_head_css %}<style>body { max-width: 75em; margin: auto; }</style>{% endblock -%}
 """
-
-
-def write_json(path: Path, values: dict) -> None:
-    """Write `values` as JSON, whole or not at all."""
-    with replacing(path) as part:
-        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def write_report(run_dir: Path) -> None:
@@ -111,7 +105,7 @@ def environment(root: Path) -> dict:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpus": os.cpu_count(),
+        "cpus": cores(),
         "devices": _devices(),
         "packages": {"kit": __version__} | {name: _version(name) for name in PACKAGES},
         "git": _commit(root),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kit import ROOT, params, signals
 from kit.evaluation import compatibility
+from kit.files import write_json
 from kit.inference import formats
 from kit.runner import execution, report
 from kit.training import cluster, run_state
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
         environment = report.environment(root)
         check_training(tasks, environment["devices"], together.count)
         run_dir = prepare(values, tasks, root, together.number)
-        report.write_json(run_dir / "environment.json", environment)
+        write_json(run_dir / "environment.json", environment)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -179,5 +180,5 @@ def prepare(values: dict, tasks: dict[Path, dict], root: Path, host: int = 0) ->
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     used = {name for parameters in tasks.values() for name in parameters}
     kept = {name: earlier[name] for name in values if name in earlier and name not in used}
-    report.write_json(path, values | kept)
+    write_json(path, values | kept)
     return run_dir

@@ -1,7 +1,6 @@
 """The callback that saves a training, restores it, and ends it when it must stop."""
 
 import csv
-import json
 import logging
 import math
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kit.files import replacing
+from kit.files import replacing, write_json
 from kit.training import run_state
 from kit.training.checkpoint import SAVE_ERRORS, reason
 from kit.training.strategy import several_hosts, sum_over_hosts
@@ -133,8 +132,7 @@ class Backup(keras.callbacks.Callback):
             names = self.names(self.step) if self.names else []
             report = {"step": self.step, name: str(logs[name]), "images": names}
             path = self.run_dir / "nonfinite.json"
-            with replacing(path) as part:
-                part.write_text(json.dumps(report, indent=1), encoding="utf-8")
+            write_json(path, report)
             raise RuntimeError(
                 f"the {name} became {logs[name]} in epoch {epoch + 1}, at its step {step + 1}; its "
                 f"images are named in {path}, and nothing of it is saved: lower learning_rate, in "

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from kit.files import replacing
+from kit.files import write_json
 
 FILE = "checkpoints/run.json"
 # What may change between a run's start and its resume: where things are, what is shown and saved.
@@ -59,9 +59,8 @@ def begin(run_dir, parameters):
 
 def record(run_dir, parameters, *, finished=False):
     """Write that `run_dir` holds a training of `parameters`, and whether its model is saved."""
-    with replacing(Path(run_dir) / FILE) as path:
-        text = json.dumps({"finished": finished, "parameters": _plain(parameters)}, indent=1)
-        path.write_text(text + "\n", encoding="utf-8")
+    state = {"finished": finished, "parameters": _plain(parameters)}
+    write_json(Path(run_dir) / FILE, state)
 
 
 def finish(run_dir):

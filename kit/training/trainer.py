@@ -1,7 +1,6 @@
 """Training: Keras' fit, cut and resumed at any step, and the model that is left."""
 
 import contextlib
-import json
 from pathlib import Path
 
 import keras
@@ -9,7 +8,7 @@ import tensorflow as tf
 
 from kit import __version__, signals
 from kit.data.manifest import summary as manifest_summary
-from kit.files import hash_file, replacing
+from kit.files import hash_file, replacing, write_json
 from kit.training import run_state, strategy
 from kit.training.backup import Backup
 from kit.training.callbacks import Measurements
@@ -146,8 +145,7 @@ def save_model(model, *, run_dir, manifest, parameters):
     with replacing(run_dir / "model.keras") as path, model.holding(average=True):
         without_training_step(model).save(path)
         metadata = model_metadata(manifest, parameters) | {"sha256": hash_file(path)}
-    with replacing(run_dir / "model.json") as path:
-        path.write_text(json.dumps(metadata, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_json(run_dir / "model.json", metadata)
     run_state.finish(run_dir)
 
 
