@@ -153,7 +153,7 @@ class Schedule(Section):
                 f"warmup_epochs: {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs; "
                 "take fewer, a share such as 0.05, or 0"
             )
-        if self.warmup and not self.warmup_learning_rate and self.schedule_update == "epoch":
+        elif self.warmup and not self.warmup_learning_rate and self.schedule_update == "epoch":
             yield (
                 "warmup_learning_rate: 0.0 is the rate of the whole first epoch, which then learns "
                 f"nothing; take learning_rate / {self.warmup + 1:g}, or schedule_update: step"
