@@ -13,13 +13,12 @@ import keras
 import numpy as np
 import pytest
 
-from kit.pipeline import dataset
 from kit.signals import Preempted
-from kit.training import backup, run_state, schedule
+from kit.training import backup, run_state
 from tests.images import make_shards
-from tests.small_training import IMAGES, RATES, compiled, train, untrained
+from tests.networks import sections
+from tests.small_training import compiled, train, training_data, untrained
 
-ORDER = ("seed", "batch_size", "shuffle_shards", "repeated_augmentation")
 TIMED = {"images_per_second", "input_wait"}
 
 
@@ -76,9 +75,9 @@ def test_a_run_stopped_thrice_ends_bit_for_bit_as_one_never_stopped(whole, data_
         (At(terminate, validation=8), 8),
         (At(terminate, step=16), 16),
     ]
-    for watcher, step in stops:
+    for stop, step in stops:
         with pytest.raises(Preempted, match=f"SIGTERM: saved after step {step}"):
-            train(compiled(), data_dir, tmp_path, watchers=[watcher])
+            train(compiled(), data_dir, tmp_path, callbacks=[stop])
     model = compiled()
     history = train(model, data_dir, tmp_path).history
 
@@ -94,11 +93,11 @@ def test_a_run_stopped_thrice_ends_bit_for_bit_as_one_never_stopped(whole, data_
 @pytest.mark.slow
 def test_so_it_does_with_all_that_keeps_a_state_of_its_own(data_dir, tmp_path):
     """LAMB, an average of the weights, drop path and a rate of each step, on two replicas."""
-    options = {"optimizer": "lamb", "ema_decay": 0.9, "clip_norm": 1.0, "drop_path": 0.5}
-    rates = RATES | {"rate_decay": "cosine", "warmup_epochs": 1, "rate_every": "step"}
+    options = {"optimizer": "lamb", "ema_decay": 0.9, "clip_grad_norm": 1.0, "drop_path": 0.5}
+    rates = {"schedule": "cosine", "warmup_epochs": 1, "schedule_update": "step"}
 
-    def run(run_dir, *watchers):
-        settings = {"epochs": 2, "schedule": schedule.scheduler(**rates), "watchers": watchers}
+    def run(run_dir, *callbacks):
+        settings = {"epochs": 2, "callbacks": callbacks, **rates}
         model = compiled(replicas=2, **options)
         return model, train(model, data_dir, run_dir, **settings).history
 
@@ -121,16 +120,16 @@ def test_a_stopped_notebook_loses_no_step(data_dir, tmp_path):
     interrupt = functools.partial(os.kill, os.getpid(), signal.SIGINT)
     model = untrained()
     with pytest.raises(KeyboardInterrupt, match="saved after step 5"):
-        train(model, data_dir, tmp_path, watchers=[At(interrupt, step=5)])
+        train(model, data_dir, tmp_path, callbacks=[At(interrupt, step=5)])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(Preempted, match="saved after step 7"):  # in the same kernel
-        train(model, data_dir, tmp_path, watchers=[At(terminate, step=7)])
+        train(model, data_dir, tmp_path, callbacks=[At(terminate, step=7)])
 
 
 def test_other_parameters_are_refused_with_the_difference(data_dir, tmp_path):
     model = untrained()
     with pytest.raises(Preempted):
-        train(model, data_dir, tmp_path, watchers=[At(terminate, step=1)])
+        train(model, data_dir, tmp_path, callbacks=[At(terminate, step=1)])
     changed = {"seed": 0, "learning_rate": 0.1}
     with pytest.raises(ValueError, match=r"learning_rate: 0.05 there, 0.1 now"):
         train(model, data_dir, tmp_path, parameters=changed)
@@ -141,7 +140,7 @@ def test_a_finished_run_starts_anew(data_dir, tmp_path):
     train(model, data_dir, tmp_path, epochs=1)
     run_state.finish(tmp_path)
     with pytest.raises(Preempted, match="saved after step 2"):
-        train(untrained(), data_dir, tmp_path, watchers=[At(terminate, step=2)])
+        train(untrained(), data_dir, tmp_path, callbacks=[At(terminate, step=2)])
     assert rows(tmp_path) == []
 
 
@@ -151,31 +150,27 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(data_dir, tmp_path
     def spoil():
         model.get_layer("logits").kernel.assign(np.full((32, 3), np.nan))
 
-    settings = {name: IMAGES[name] for name in ORDER}
-    names = functools.partial(dataset.batch_names, data_dir=data_dir, **settings)
     with pytest.raises(RuntimeError, match="loss became nan in epoch 2, at its step 4; "):
         train(
             model,
             data_dir,
             tmp_path,
-            watchers=[At(spoil, step=12)],
-            batch_names=names,
+            callbacks=[At(spoil, step=12)],
             checkpoint_minutes=1e-9,
         )
     report = json.loads((tmp_path / "nonfinite.json").read_text())
-    assert report == {"step": 11, "loss": "nan", "images": names(step=11)}
+    assert report == {"step": 11, "loss": "nan", "images": training_data(data_dir).names(11)}
     assert len(report["images"]) == 4
     model = untrained()
     with pytest.raises(Preempted, match="saved after step 12"):  # the last good one was step 11
-        train(model, data_dir, tmp_path, watchers=[At(terminate, step=12)])
+        train(model, data_dir, tmp_path, callbacks=[At(terminate, step=12)])
     assert all(np.isfinite(variable.numpy()).all() for variable in model.variables)
 
 
 def test_a_gradient_that_is_not_finite_stops_before_its_step_is_saved(tmp_path):
     """The loss of that step is finite still, as it is of the weights before."""
-    settings = {"run_dir": tmp_path, "parameters": {}, "steps_per_epoch": 8}
-    settings |= {"checkpoint_minutes": 0.0, "on_save_error": "stop", "batch_names": None}
-    ours = backup.Keeper(None, None, **settings)
+    settings = {"run_dir": tmp_path, "parameters": {}, "steps_per_epoch": 8, "names": None}
+    ours = backup.Backup(None, None, sections().saving, **settings)
     with pytest.raises(
         RuntimeError, match="the gradient_norm became inf in epoch 1, at its step 1"
     ):
@@ -202,12 +197,12 @@ def largest_file(size):
 
 def test_without_room_training_stops_and_the_checkpoint_before_is_whole(data_dir, tmp_path):
     with pytest.raises(Preempted, match="saved after step 5"):
-        train(untrained(), data_dir, tmp_path, watchers=[At(terminate, step=5)])
+        train(untrained(), data_dir, tmp_path, callbacks=[At(terminate, step=5)])
     with largest_file(20_000), pytest.raises(OSError, match="a checkpoint could not be written"):
         train(untrained(), data_dir, tmp_path, checkpoint_minutes=1e-9)
     assert not list(tmp_path.glob("checkpoints/*/*_temp*"))
     with pytest.raises(Preempted, match="saved after step 6"):
-        train(untrained(), data_dir, tmp_path, watchers=[At(terminate, step=6)])
+        train(untrained(), data_dir, tmp_path, callbacks=[At(terminate, step=6)])
 
 
 def test_without_room_training_goes_on_if_asked(whole, data_dir, tmp_path, caplog):
@@ -225,9 +220,9 @@ def test_a_folder_that_is_gone_comes_back_with_the_next_checkpoint(data_dir, tmp
         shutil.rmtree(run_dir)
 
     with pytest.raises(Preempted, match="saved after step 5"):
-        train(untrained(), data_dir, run_dir, watchers=[At(vanish, step=4), At(terminate, step=5)])
+        train(untrained(), data_dir, run_dir, callbacks=[At(vanish, step=4), At(terminate, step=5)])
     with pytest.raises(Preempted, match="saved after step 6"):
-        train(untrained(), data_dir, run_dir, watchers=[At(terminate, step=6)])
+        train(untrained(), data_dir, run_dir, callbacks=[At(terminate, step=6)])
 
 
 def test_a_folder_that_takes_nothing_more_stops_training_with_a_clear_line(data_dir, tmp_path):
@@ -238,4 +233,4 @@ def test_a_folder_that_takes_nothing_more_stops_training_with_a_clear_line(data_
         run_dir.write_text("a file stands where the folder was")
 
     with pytest.raises(OSError, match=r"run: a checkpoint could not be written .*make room"):
-        train(untrained(), data_dir, run_dir, watchers=[At(block, step=4)])
+        train(untrained(), data_dir, run_dir, callbacks=[At(block, step=4)])

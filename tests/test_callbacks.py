@@ -1,4 +1,4 @@
-"""What a person is told: how far, until when, and when something is off."""
+"""What a person is told: how far, until when, and when something is off; speed and waiting."""
 
 import io
 import re
@@ -12,9 +12,13 @@ import pytest
 import tensorflow as tf
 from jupyter_client.manager import start_new_kernel
 
-from kit.training import callbacks, trainer
-from kit.training.callbacks import Bands, Progress
+from kit.training import callbacks
+from kit.training.callbacks import ExpectedAccuracy, Measurements, Progress, input_bound
+from tests.networks import compile_model, sections
 from tests.test_trainer import SETTINGS, batches
+
+STEPS = 4
+SLOW = 0.25  # seconds, many times what the rest of a step takes
 
 LOGS = {"loss": 2.5, "top1": 0.25, "images_per_second": 1234.5, "input_wait": 0.2}
 VALIDATION = {"val_loss": 2.0, "val_top1": 0.5}
@@ -113,9 +117,7 @@ def test_a_front_end_that_could_answer_is_somebody():
     try:
         for there in (False, True):
             client.allow_stdin = there
-            code = (
-                "from kit.training.callbacks import somebody_is_there; print(somebody_is_there())"
-            )
+            code = "from kit.training.callbacks import is_interactive; print(is_interactive())"
             client.execute_interactive(
                 code, allow_stdin=there, timeout=120, output_hook=answers.append
             )
@@ -124,16 +126,17 @@ def test_a_front_end_that_could_answer_is_somebody():
         manager.shutdown_kernel(now=True)
     texts = [m["content"]["text"].strip() for m in answers if m["msg_type"] == "stream"]
     assert [text for text in texts if text in ("True", "False")] == ["False", "True"]
-    assert not callbacks.somebody_is_there()
+    assert not callbacks.is_interactive()
 
 
-def train_within(bands, stop, stream, epochs=3):
+def train_within(bands, outside_band, stream, epochs=3):
     """Train an epoch a step; give the validation's top-1 after each, and what it ended with."""
-    model = trainer.compile_model(tf.distribute.get_strategy(), **SETTINGS)
+    model = compile_model(tf.distribute.get_strategy(), **SETTINGS)
     images, labels = batches(1)
     data = tf.data.Dataset.from_tensors((images[0], labels[0]))
     rows = keras.callbacks.History()
-    watched = [Bands(bands, stop=stop, say=partial(print, file=stream)), rows]
+    monitoring = sections(expected_top1=bands, outside_band=outside_band).monitoring
+    watched = [ExpectedAccuracy(monitoring, say=partial(print, file=stream)), rows]
     run = {"epochs": epochs, "steps_per_epoch": 1, "validation_data": data, "verbose": 0}
     try:
         model.fit(data.repeat(), callbacks=watched, shuffle=False, **run)
@@ -144,7 +147,7 @@ def train_within(bands, stop, stream, epochs=3):
 
 def test_outside_of_a_band_the_training_warns_and_goes_on():
     stream = io.StringIO()
-    accuracies, error = train_within([[2, 1.0, 1.0], [3, 0.0, 1.0]], False, stream)
+    accuracies, error = train_within([[2, 1.0, 1.0], [3, 0.0, 1.0]], "warn", stream)
     assert (len(accuracies), error) == (3, "")
     assert stream.getvalue().count("outside the expected band") == 1
     assert f"top-1 is {accuracies[1]:.1%} after 2 epochs, not 100.0% to 100.0%" in stream.getvalue()
@@ -152,7 +155,7 @@ def test_outside_of_a_band_the_training_warns_and_goes_on():
 
 @pytest.mark.parametrize("epochs", [3, 2])  # the band's epoch may be the last
 def test_or_stops_once_the_epoch_is_kept(epochs):
-    accuracies, error = train_within([[2, 1.0, 1.0]], True, io.StringIO(), epochs)
+    accuracies, error = train_within([[2, 1.0, 1.0]], "stop", io.StringIO(), epochs)
     assert len(accuracies) == 2
     assert error.startswith(f"outside the expected band: top-1 is {accuracies[1]:.1%} after 2")
 
@@ -167,6 +170,67 @@ def test_or_stops_once_the_epoch_is_kept(epochs):
     ],
 )
 def test_a_leak_looks_like_luck(top1, words):
-    verdict = callbacks.judge(100, top1, 0.735, 0.77)
+    verdict = callbacks.band_message(100, top1, 0.735, 0.77)
     assert bool(verdict) == bool(words)
     assert words in verdict
+
+
+class Slow(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep(SLOW)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return compile_model(tf.distribute.get_strategy(), **SETTINGS)
+
+
+def measure(model, *, input_seconds=0.0, step_seconds=0.0, steps=STEPS):
+    images, labels = batches(steps)
+
+    def slowly():
+        for batch in zip(images, labels, strict=True):
+            time.sleep(input_seconds)
+            yield batch
+
+    signature = tf.TensorSpec([8, 32, 32, 3], "uint8"), tf.TensorSpec([8], "int64")
+    data = tf.data.Dataset.from_generator(slowly, output_signature=signature).repeat()
+    slow = [Slow()] if step_seconds else []
+    measurements = Measurements(batch_size=8)
+    history = model.fit(
+        data,
+        steps_per_epoch=steps,
+        epochs=2,
+        callbacks=[*slow, measurements],
+        shuffle=False,
+        verbose=0,
+    )
+    return {name: values[-1] for name, values in history.history.items()}
+
+
+def test_a_slow_input_is_the_limit(model):
+    logs = measure(model, input_seconds=SLOW)
+    assert 0.5 < logs["input_wait"] <= 1
+    assert logs["images_per_second"] == pytest.approx(8 / SLOW, rel=0.4)
+    assert input_bound(logs["input_wait"]).startswith("input-bound: yes")
+
+
+def test_a_slow_step_is_the_limit(model):
+    logs = measure(model, step_seconds=SLOW)
+    assert 0 <= logs["input_wait"] < 0.1
+    assert logs["images_per_second"] == pytest.approx(8 / SLOW, rel=0.4)
+    assert input_bound(logs["input_wait"]).startswith("input-bound: no")
+
+
+def test_an_epoch_of_one_step_is_measured_too(model):
+    logs = measure(model, step_seconds=SLOW, steps=1)
+    assert 0 < logs["images_per_second"] < 8 / SLOW
+    assert 0 < logs["input_wait"] < 1
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0, "no (0%"), (0.1, "no (10%"), (0.11, "yes (11%"), (0.874, "yes (87%")],
+)
+def test_input_bound_is_more_than_a_tenth_of_the_step(share, words):
+    assert input_bound(share) == f"input-bound: {words} waiting)"

@@ -88,7 +88,7 @@ def test_the_optimizer_sums_gradients_in_the_method_that_the_kit_wraps(two_repli
 def test_loss_is_scaled_for_the_sum_over_replicas_by_keras(two_replicas):
     one, two = small(), small(two_replicas)
     losses = [fit(model)["loss"][0] for model in (one, two)]
-    message = "Keras scales the loss differently on replicas: compile_model must divide it itself"
+    message = "Keras scales the loss differently on replicas: TrainingModel must divide it itself"
     assert losses[0] == pytest.approx(losses[1], rel=1e-5), message
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6, err_msg=message)
@@ -105,7 +105,7 @@ def test_keras_clips_each_replica_before_the_sum(two_replicas, clip):
         )
 
     assert not np.allclose(change(None), change(two_replicas), atol=1e-5), (
-        f"{clip} is now of the whole batch: it need not be refused (kit/training/checks.py)"
+        f"{clip} is now of the whole batch: it need not be refused (kit/training/step.py)"
     )
 
 
@@ -136,7 +136,7 @@ def test_float16_overflow_is_noticed_on_the_first_replica_alone(two_replicas):
     fit(model, images)
     assert not np.isfinite(model.get_weights()[0]).all(), (
         "float16 on several replicas is now checked as a whole (keras#18666): "
-        "check_precision need not refuse it"
+        "Devices need not refuse it (kit/training/sections.py)"
     )
 
 

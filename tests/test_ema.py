@@ -43,7 +43,7 @@ def train(model):
 
 @pytest.fixture(scope="module")
 def trained():
-    model = compiled(make_strategy(replicas=2), ema_decay=DECAY, stage_sizes=(1,))
+    model = compiled(make_strategy(replicas=2), ema_decay=DECAY, stage_sizes=[1])
     before = model.evaluate(VALIDATION, return_dict=True, verbose=0)
     return model, *train(model), before
 
@@ -74,7 +74,7 @@ def test_it_is_of_the_weights_and_statistics_after_each_step(trained, average):
 
 
 def test_training_goes_on_with_the_weights_themselves(trained, two_replicas):
-    steps, history = train(compiled(two_replicas, stage_sizes=(1,)))
+    steps, history = train(compiled(two_replicas, stage_sizes=[1]))
     for ours, theirs in zip(trained[1][-1], steps[-1], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert trained[2]["loss"] == history["loss"]
@@ -91,7 +91,7 @@ def test_keras_own_average_is_left_in_the_model_by_each_fit():
 
 
 def test_the_average_is_what_is_evaluated(trained, average):
-    copy = compiled(tf.distribute.get_strategy(), stage_sizes=(1,))
+    copy = compiled(tf.distribute.get_strategy(), stage_sizes=[1])
     begin = copy.evaluate(VALIDATION, return_dict=True, verbose=0)
     assert trained[3] == pytest.approx(begin, rel=1e-5)  # before a step there is none
     copy.set_weights(average)
@@ -109,7 +109,7 @@ def test_the_average_is_what_is_saved(trained, average, tmp_path):
     with model.holding(average=True):  # as amid a validation
         checkpoints.save({}, best=True)
     checkpoints.wait()
-    other = compiled(make_strategy(replicas=2), ema_decay=DECAY, stage_sizes=(1,), seed=1)
+    other = compiled(make_strategy(replicas=2), ema_decay=DECAY, stage_sizes=[1], seed=1)
     load_best(other, run_dir=tmp_path)
     assert_holds(other, average)
     Checkpoints(other, folder=tmp_path / "checkpoints", keep=1).restore()

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import replicated_run
 import tensorflow as tf
-from replicated_run import batches, compiled
+from replicated_run import BATCH_NORMS, batches, compiled
 
-from kit.model.resnet import BATCH_NORMS
 from kit.training.step import moving_statistics
 
 FOUR = pytest.param(4, marks=pytest.mark.slow)

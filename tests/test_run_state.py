@@ -54,6 +54,6 @@ def test_a_model_saved_without_a_training_marks_nothing(tmp_path):
 
 def test_it_is_asked_before_tensorflow_is_there():
     program = (
-        "import sys; from kit.training import unfinished; sys.exit('tensorflow' in sys.modules)"
+        "import sys; from kit.training import run_state; sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

@@ -11,13 +11,14 @@ import pytest
 import tensorflow as tf
 from replicated_run import batches, compiled
 
-from kit import params
 from kit.training import trainer
 from kit.training.step import moving_statistics
 from kit.training.strategy import make_strategy
 from tests.images import MANIFEST
+from tests.networks import sections
 
 IMAGES, LABELS = batches()
+PARAMETERS = sections().training
 
 
 def dataset(images=IMAGES, labels=LABELS):
@@ -50,7 +51,7 @@ def test_replicas_hold_the_same_statistics_and_evaluate_an_image_alike(trained):
 
 def test_the_saved_model_is_each_replicas_and_loads_without_the_kit(trained, tmp_path):
     strategy, model, _ = trained
-    trainer.save_model(model, run_dir=tmp_path, manifest=MANIFEST, parameters=params.load())
+    trainer.save_model(model, run_dir=tmp_path, manifest=MANIFEST, parameters=PARAMETERS)
     code = (
         "import sys, keras, numpy\n"
         "model = keras.saving.load_model('model.keras')\n"
@@ -88,12 +89,12 @@ def test_a_step_that_is_not_finite_shows_at_once_and_to_the_end_of_the_epoch(two
 def test_the_gradient_of_the_whole_batch_is_clipped(two_replicas):
     """SGD's first step is the rate, 0.01, times the gradient."""
     moved = {}
-    for clip_norm in (0.0, 0.1):
-        model = compiled(two_replicas, clip_norm=clip_norm, weight_decay=0.0)
+    for longest in (0.0, 0.1):
+        model = compiled(two_replicas, clip_grad_norm=longest, weight_decay=0.0)
         before = model.get_weights()
         norm = train(model, steps=1)["gradient_norm"][0]
         pairs = zip(model.weights, before, strict=True)
-        moved[clip_norm] = [w.numpy() - value for w, value in pairs if w.trainable]
+        moved[longest] = [w.numpy() - value for w, value in pairs if w.trainable]
     assert norm > 0.1
     for clipped, whole in zip(moved[0.1], moved[0.0], strict=True):
         np.testing.assert_allclose(clipped, whole * 0.1 / norm, rtol=1e-3, atol=1e-7)

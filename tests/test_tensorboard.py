@@ -11,19 +11,19 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from kit.training.measurements import Measurements
 from tensorboard import default, program
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from kit.training import callbacks, trainer
+from kit.training.callbacks import Measurements, Progress
 from kit.training.tensorboard import TAGS, TensorBoard
 from tests import small_training
 from tests.images import make_shards
+from tests.networks import compile_model
 from tests.test_trainer import SETTINGS, batches
 
 STEPS = 3
 CUT = 12  # step of small_training: the fourth of the second epoch's eight
-PARAMETERS = {"learning_rate": 0.05, "decay_epochs": [1, 2], "version": "1.5"}
+PARAMETERS = {"learning_rate": 0.05, "decay_epochs": [1, 2], "resnet_version": "1.5"}
 
 
 def train(model, run_dir, first, last):
@@ -47,7 +47,7 @@ def interrupted(tmp_path_factory):
     """Give a run of four epochs, killed in its third and resumed from its second, and that part."""
     run_dir = tmp_path_factory.mktemp("run")
     keras.utils.set_random_seed(0)
-    model = trainer.compile_model(tf.distribute.get_strategy(), **SETTINGS)
+    model = compile_model(tf.distribute.get_strategy(), **SETTINGS)
     train(model, run_dir, 0, 3)
     model.optimizer.iterations.assign(STEPS)
     time.sleep(1.1)  # files are read in the order of their names, which hold the second
@@ -66,7 +66,7 @@ def test_resumed_epochs_replace_those_that_are_trained_again(interrupted):
         events = read(run_dir / "logs" / split)
         for name in ("loss", "cross_entropy", "l2_loss", "top1", "top5"):
             found = events.Tensors(TAGS[name])
-            assert [event.step for event in found] == [0, 1, 2, 3]
+            assert [event.step for event in found] == [1, 2, 3, 4]
             values = [float(tf.make_ndarray(event.tensor_proto)) for event in found[1:]]
             np.testing.assert_allclose(values, history[prefix + name], rtol=1e-6)
 
@@ -80,7 +80,7 @@ def test_the_axis_is_one_in_tensorboard_itself(interrupted):
     while len(points) < 4 and time.monotonic() < give_up:
         time.sleep(0.3)
         points = fetch(address)
-    assert [step for _, step, _ in points] == [0, 1, 2, 3]
+    assert [step for _, step, _ in points] == [1, 2, 3, 4]
     np.testing.assert_allclose([value for *_, value in points[1:]], history["loss"], rtol=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_only_the_training_split_holds_what_validation_does_not_have(interrupted
 def test_each_epoch_shows_images_as_the_network_got_them(interrupted):
     run_dir, _ = interrupted
     events = read(run_dir / "logs" / "train").Tensors("augmented")
-    assert [event.step for event in events] == [0, 1, 2, 3]
+    assert [event.step for event in events] == [1, 2, 3, 4]
     width, height, *encoded = tf.make_ndarray(events[0].tensor_proto)
     assert (width, height) == (b"32", b"32")
     shown = [tf.io.decode_png(image).numpy() for image in encoded]
@@ -113,7 +113,7 @@ def test_each_epoch_shows_images_as_the_network_got_them(interrupted):
 
 
 def test_the_first_replicas_images_are_shown(two_replicas, tmp_path):
-    model = trainer.compile_model(two_replicas, **SETTINGS)
+    model = compile_model(two_replicas, **SETTINGS)
     data = tf.data.Dataset.from_tensor_slices(batches(STEPS)).unbatch().batch(8)
     model.batch = next(iter(two_replicas.experimental_distribute_dataset(data)))
     callback = TensorBoard(tmp_path, parameters=PARAMETERS)
@@ -132,7 +132,7 @@ def test_the_parameters_stand_in_a_table_and_the_input_in_a_line(interrupted):
     assert text.decode().splitlines()[2:] == [
         "| learning_rate | `0.05` |",
         "| decay_epochs | `[1, 2]` |",
-        "| version | `1.5` |",
+        "| resnet_version | `1.5` |",
     ]
     lines = [tf.make_ndarray(event.tensor_proto)[()] for event in events.Tensors("input_bound")]
     assert len(lines) == 4
@@ -154,12 +154,25 @@ def test_the_graph_folds_into_stages_and_blocks(interrupted):
 
 
 def test_a_new_training_replaces_the_logs_of_the_one_before(tmp_path):
-    model = trainer.compile_model(tf.distribute.get_strategy(), **SETTINGS)
+    model = compile_model(tf.distribute.get_strategy(), **SETTINGS)
     for _ in range(2):
         model.optimizer.iterations.assign(0)
         train(model, tmp_path, 0, 1)
     for split in ("train", "validation"):
         assert len(list((tmp_path / "logs" / split).iterdir())) == 1
+
+
+def test_a_first_epoch_that_is_resumed_shows_the_parameters_once(tmp_path):
+    model = compile_model(tf.distribute.get_strategy(), **SETTINGS)
+    for steps_before in 0, 2:
+        model.optimizer.iterations.assign(steps_before)
+        callback = TensorBoard(tmp_path, parameters=PARAMETERS)
+        callback.set_model(model)
+        callback.on_epoch_begin(0)
+        callback.on_train_end()
+        time.sleep(1.1)  # see `interrupted`
+    (event,) = read(tmp_path / "logs" / "train").Tensors("parameters")
+    assert event.step == 0
 
 
 class Cut(keras.callbacks.Callback):
@@ -170,21 +183,21 @@ class Cut(keras.callbacks.Callback):
 
 def test_an_epoch_that_is_cut_and_resumed_is_one_point_and_one_line(tmp_path):
     data_dir, run_dir, stream = make_shards(tmp_path), tmp_path / "run", io.StringIO()
-    watched = {
-        name: small_training.RUN[name] for name in ("epochs", "steps_per_epoch", "parameters")
-    }
-    watched |= {"expected_top1": [], "outside_band": "warn", "say": partial(print, file=stream)}
-    train_on = partial(small_training.train, data_dir=data_dir, run_dir=run_dir)
-    watchers = callbacks.watchers(run_dir=run_dir, **watched)
+    run, train_on = small_training.RUN, partial(small_training.train, data_dir=data_dir)
+
+    def shown():
+        say = partial(print, file=stream)
+        progress = Progress(epochs=run["epochs"], steps_per_epoch=run["steps_per_epoch"], say=say)
+        return [progress, TensorBoard(run_dir, parameters=run["parameters"])]
+
+    cut = {"run_dir": run_dir, "callbacks": [Cut(), *shown()], "checkpoint_minutes": 1e-9}
     with pytest.raises(RuntimeError, match="cut"):
-        model = small_training.compiled()
-        train_on(model, watchers=[Cut(), *watchers], checkpoint_minutes=1e-9)
-    watchers = callbacks.watchers(run_dir=run_dir, **watched)
-    history = train_on(small_training.compiled(), watchers=watchers).history
+        train_on(small_training.compiled(), **cut)
+    history = train_on(small_training.compiled(), run_dir=run_dir, callbacks=shown()).history
     for split, prefix in ("train", ""), ("validation", "val_"):
         for name in "loss", "top1":
             found = read(run_dir / "logs" / split).Tensors(TAGS[name])
-            assert [event.step for event in found] == [0, 1, 2]
+            assert [event.step for event in found] == [1, 2, 3]
             values = [float(tf.make_ndarray(event.tensor_proto)) for event in found]
             np.testing.assert_allclose(values, history[prefix + name], rtol=1e-6)
     lines = [line.split("  ")[1] for line in stream.getvalue().splitlines()]

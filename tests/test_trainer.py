@@ -1,10 +1,15 @@
-"""The training step against NumPy and TensorFlow's own operations, on a one-block network."""
+"""Training against NumPy and TensorFlow's own operations, what it leaves, and its image sizes."""
 
 import csv
+import gc
 import hashlib
 import io
 import json
+import os
+import signal
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import keras
@@ -12,16 +17,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit import params
-from kit.training import schedule, trainer
+from kit.signals import Preempted
+from kit.training import trainer
+from kit.training.schedule import LearningRateScheduler
 from tests import small_training
-from tests.images import MANIFEST
+from tests.images import MANIFEST, make_shards
+from tests.networks import compile_model, sections
+from tests.small_training import train as train_on_shards
+from tests.small_training import untrained
 
+STATM = Path("/proc/self/statm")
 # a large decay, so that a wrong factor would show
 SETTINGS = small_training.NETWORK | {"classes": 6, "weight_decay": 1e-2}
-RATES = small_training.RATES | {"decay_epochs": [1, 2]}
+SIZES = {"training_sizes": [[0, 32], [1, 64], [2, 32]]}
 
-PARAMETERS = params.load() | {"image_size": 32, "resize_side": 36}
+PARAMETERS = sections(image_size=32, resize_side=36).training
 
 
 def batches(count, batch_size=8, seed=0):
@@ -32,24 +42,28 @@ def batches(count, batch_size=8, seed=0):
 
 def compiled(strategy, seed=0, **changes):
     keras.utils.set_random_seed(seed)
-    return trainer.compile_model(strategy, **SETTINGS | changes)
+    return compile_model(strategy, **SETTINGS | changes)
 
 
 def train(model, images, labels, run_dir, epochs, validation=None):
     data = tf.data.Dataset.from_tensor_slices((images, labels)).repeat()
+    training = SimpleNamespace(
+        batches=lambda start_step, image_size: data.skip(start_step),
+        names=lambda step: [],
+        batch_size=images.shape[1],
+    )
+    p = sections(**small_training.VALUES | {"decay_epochs": [1, 2], "keep_checkpoints": 1})
+    steps = len(labels) // epochs
     return trainer.fit(
         model,
-        lambda start_step: data.skip(start_step),
+        training,
         validation or tf.data.Dataset.from_tensors((images[0], labels[0])),
-        run_dir=run_dir,
         epochs=epochs,
-        steps_per_epoch=len(labels) // epochs,
-        training_sizes=[],
-        schedule=schedule.scheduler(**RATES),
+        steps_per_epoch=steps,
+        callbacks=[LearningRateScheduler(p.schedule, steps_per_epoch=steps)],
+        run_dir=run_dir,
         parameters={},
-        checkpoint_minutes=0.0,
-        keep_checkpoints=1,
-        on_save_error="stop",
+        saving=p.saving,
     ).history
 
 
@@ -204,8 +218,8 @@ def test_the_saved_model_holds_each_weight_once_and_no_momentum(one_replica, tmp
     "changes, trained_at, evaluated_at",
     [
         ({}, 32, 32),
-        ({"test_size": 40}, 32, 40),
-        ({"training_sizes": [[0, 64], [3, 96]], "test_size": 128}, 96, 128),
+        ({"evaluation_size": 40}, 32, 40),
+        ({"training_sizes": [[0, 64], [3, 96]], "evaluation_size": 128}, 96, 128),
     ],
 )
 def test_the_saved_model_says_what_it_was_trained_with(changes, trained_at, evaluated_at):
@@ -214,7 +228,7 @@ def test_the_saved_model_says_what_it_was_trained_with(changes, trained_at, eval
     assert metadata["classes"] == MANIFEST["classes"]
     assert (metadata["label_offset"], metadata["store_short_side"]) == (1, 48)
     assert (metadata["training_size"], metadata["image_size"]) == (trained_at, evaluated_at)
-    for name in ("version", "stage_sizes", "resize_side", "channel_means", "precision"):
+    for name in ("resnet_version", "stage_sizes", "resize_side", "channel_means", "precision"):
         assert metadata[name] == PARAMETERS[name]
     assert (metadata["data"]["images"], metadata["data"]["shards"]) == ({"train": 8}, {"train": 2})
     assert metadata["parameters"] == parameters
@@ -228,6 +242,100 @@ def test_the_same_seed_gives_the_same_weights():
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_float16_on_two_replicas_is_refused_before_the_model_is_built(two_replicas):
+def test_float16_on_two_replicas_is_refused_before_the_model_is_built():
+    devices = sections(precision="mixed_float16").devices
     with pytest.raises(ValueError, match="mixed_float16 on several replicas"):
-        compiled(two_replicas, precision="mixed_float16")
+        devices.check(2, batch_size=8)
+    devices.check(1, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return make_shards(root, classes=3, images=12, train_shards=4, validation_shards=2)
+
+
+@pytest.mark.parametrize(
+    ("step", "training_sizes", "calls"),
+    [
+        (0, [], [(0, 0, 5, None)]),
+        (23, [], [(23, 2, 3, None), (30, 3, 5, None)]),
+        (20, [], [(20, 2, 5, None)]),
+        (50, [], []),
+        (0, [[0, 160], [3, 192]], [(0, 0, 3, 160), (30, 3, 5, 192)]),
+        (0, [[2, 160], [3, 192]], [(0, 0, 2, None), (20, 2, 3, 160), (30, 3, 5, 192)]),
+        (15, [[0, 160], [3, 192]], [(15, 1, 2, 160), (20, 2, 3, 160), (30, 3, 5, 192)]),
+        (25, [[0, 160], [3, 192]], [(25, 2, 3, 160), (30, 3, 5, 192)]),
+        (30, [[0, 160], [3, 192]], [(30, 3, 5, 192)]),
+        (41, [[0, 160], [3, 192], [7, 224]], [(41, 4, 5, 192)]),
+    ],
+)
+def test_what_is_left_is_cut_where_the_size_changes(step, training_sizes, calls):
+    found = trainer.fit_calls(step, epochs=5, steps_per_epoch=10, training_sizes=training_sizes)
+    assert found == calls
+
+
+class Sizes(keras.callbacks.Callback):
+    """Note the size of each step's images; SIGTERM the process after `last` steps."""
+
+    def __init__(self, last=None):
+        super().__init__()
+        self.last, self.seen = last, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(self.model.batch[0].shape[1])
+        if len(self.seen) == self.last:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def weights(model):
+    return [np.array(weight) for weight in [*model.weights, *model.optimizer.variables]]
+
+
+def test_each_epoch_has_its_size(data_dir, tmp_path):
+    sizes = Sizes()
+    history = train_on_shards(untrained(), data_dir, tmp_path, callbacks=[sizes], **SIZES)
+    assert sizes.seen == [32] * 8 + [64] * 8 + [32] * 8
+    assert len(history.history["val_top1"]) == 3
+
+
+@pytest.mark.parametrize("cut", [5, 8, 12])
+def test_a_run_cut_at_any_size_ends_as_one_that_was_not(cut, data_dir, tmp_path):
+    whole = untrained()
+    expected = train_on_shards(whole, data_dir, tmp_path / "whole", **SIZES).history["val_loss"]
+    expected_weights = weights(whole)
+    with pytest.raises(Preempted):
+        train_on_shards(untrained(), data_dir, tmp_path / "cut", callbacks=[Sizes(cut)], **SIZES)
+    rest, model = Sizes(), untrained()
+    found = train_on_shards(model, data_dir, tmp_path / "cut", callbacks=[rest], **SIZES).history[
+        "val_loss"
+    ]
+    assert rest.seen == ([32] * 8 + [64] * 8 + [32] * 8)[cut:]
+    assert found["val_loss"] == expected["val_loss"]
+    for ours, theirs in zip(weights(model), expected_weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def live_memory():
+    """Give the memory that this process holds now, MiB."""
+    gc.collect()
+    pages = int(STATM.read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATM.exists(), reason="needs Linux")
+def test_changes_of_size_do_not_add_up_in_memory(data_dir, tmp_path):
+    """Print the memory after each four epochs, each at another size than the one before."""
+    held = []
+
+    class Held(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch % 4 == 3:
+                held.append(live_memory())
+
+    sizes = [[epoch, 32 + 32 * (epoch % 2)] for epoch in range(40)]
+    settings = {"training_sizes": sizes, "epochs": 40, "callbacks": [Held()]}
+    train_on_shards(untrained(), data_dir, tmp_path, **settings)
+    print("\nMiB:", [round(memory) for memory in held])
+    assert held[-1] - held[3] < 30  # six times four changes; a graph of this network is 3 MiB

@@ -27,10 +27,11 @@ TAGS = {  # TensorBoard puts together what stands before the slash
 class TensorBoard(keras.callbacks.Callback):
     """Write run_dir/logs: the measurements, some of the images, the parameters, the network.
 
-    Every tag's axis is the epoch, counted from 0 as in history.csv. A training that starts at its
-    first step replaces the logs of an earlier one. A resumed one goes on in them, and TensorBoard
-    then forgets what was written of the epochs that are trained again. (Keras' callback of this
-    name restarts an axis on resume, and draws no graph of a subclass of its functional model.)
+    The axis of every tag counts epochs from 1, as the figures do: 1 after the first. A training
+    that starts at its first step replaces the logs of an earlier one. A resumed one continues them,
+    and TensorBoard forgets what was written of the epochs that are trained again. (Keras' callback
+    of this name restarts the axis on resume, and draws no graph of a subclass of its functional
+    model.)
     """
 
     def __init__(self, run_dir, *, parameters):
@@ -40,14 +41,14 @@ class TensorBoard(keras.callbacks.Callback):
         self.writers = {}
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
+        self.epoch = epoch + 1
         if self.writers:
             return
         if not int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)):
             shutil.rmtree(self.logs_dir, ignore_errors=True)
         for prefix, split in ("", "train"), ("val_", "validation"):
             self.writers[prefix] = tf.summary.create_file_writer(str(self.logs_dir / split))
-            forget_from(epoch, self.writers[prefix])
+            forget_from(self.epoch if epoch else 0, self.writers[prefix])
         if epoch == 0:
             with self.writers[""].as_default(step=0):
                 tf.summary.text("parameters", table(self.parameters))
@@ -62,12 +63,12 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         for prefix, writer in self.writers.items():
-            with writer.as_default(step=epoch):
+            with writer.as_default(step=epoch + 1):
                 for name, value in logs.items():
                     if name.startswith("val_") == bool(prefix):
                         name = name.removeprefix(prefix)
                         tf.summary.scalar(TAGS.get(name, name), value)
-        with self.writers[""].as_default(step=epoch):
+        with self.writers[""].as_default(step=epoch + 1):
             tf.summary.text("input_bound", input_bound(logs["input_wait"]))
         for writer in self.writers.values():
             writer.flush()
