@@ -96,6 +96,12 @@ def test_old_names_of_parameters_stand_in_the_changelog_only(path):
         assert not {text for text in in_backticks(path) if text in old}
 
 
+def test_recipes_speak_of_parameters_by_their_names():
+    old = {name for name in renamed() if "_" in name}  # version is a word like others
+    for path in [params.PARAMS, *params.recipes().values()]:
+        assert not old & set(re.findall(r"\w+", path.read_text(encoding="utf-8"))), path.name
+
+
 @each
 def test_names_in_backticks_occur_in_the_code(path):
     if path.name == "CHANGELOG.md":  # it names what is gone
