@@ -13,6 +13,7 @@ from PIL import Image
 from kit import ROOT
 from kit.inference import batch
 from kit.inference.classifier import BATCH, Classifier
+from kit.inference.table import check_table
 from kit.pipeline.dataset import encoded_examples
 from tests import images
 from tests.test_classifier import COLOURS, colour_model, metadata, solid, write_run
@@ -79,14 +80,14 @@ def test_table_that_cannot_be_written_is_refused_first(tmp_path, place, reason):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises((ValueError, OSError), match=f"predictions: .*{reason}") as error:
-        batch.check_table(tmp_path / place)
+        check_table(tmp_path / place)
     assert "\n" not in str(error.value)
 
 
 def test_checked_table_leaves_what_was_there(tmp_path):
     (tmp_path / "a.csv").write_text("earlier")
-    batch.check_table(tmp_path / "a.csv")
-    batch.check_table(tmp_path / "new" / "b.csv")
+    check_table(tmp_path / "a.csv")
+    check_table(tmp_path / "new" / "b.csv")
     assert (tmp_path / "a.csv").read_text() == "earlier"
     assert {path.name for path in tmp_path.rglob("*")} == {"a.csv", "new"}
 
@@ -314,13 +315,13 @@ def test_parquet_without_its_package_is_refused_with_the_remedy(tmp_path):
         import pyarrow  # noqa: F401
     except ImportError:
         with pytest.raises(ValueError, match=r"needs pyarrow .*pip install -e '.\[parquet\]'"):
-            batch.check_table(tmp_path / "a.parquet")
+            check_table(tmp_path / "a.parquet")
 
 
 @pytest.mark.slow  # needs pyarrow
 def test_parquet_holds_what_the_csv_holds(classifier, tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(batch, "ROWS", 7)
+    monkeypatch.setattr("kit.inference.table.ROWS", 7)
     photos = write_photos(tmp_path / "photos", 20)
     (photos / "cut.jpg").write_bytes(images.jpeg(90, 90)[:-300])
     for name in ("a.csv", "a.parquet"):

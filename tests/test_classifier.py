@@ -119,6 +119,11 @@ def test_top_k_over_the_classes_gives_all_of_them(classifier):
     assert len(classifier.classify(images.jpeg(50, 60), top_k=2)) == 2
 
 
+def test_five_classes_are_named_where_no_number_is_given(classifier):
+    photo = images.jpeg(50, 60)
+    assert classifier.classify(photo) == classifier.classify(photo, top_k=5)
+
+
 def test_top_k_under_one_is_refused(classifier):
     with pytest.raises(ValueError, match="top_k: 0"):
         classifier.classify(images.jpeg(50, 60), top_k=0)
@@ -156,7 +161,7 @@ def test_bfloat16_model_gives_float32_probabilities(tmp_path):
 
 def test_export_classifies_as_its_model_does(tmp_path):
     write_run(tmp_path, colour_model())
-    export.export_all(tmp_path, exports=["saved_model"])
+    export.export_all(tmp_path, ["saved_model"])
     ours, exported = (
         Classifier.from_run_dir(tmp_path),
         Classifier.from_export(tmp_path / "export" / "saved_model"),
@@ -231,14 +236,14 @@ def test_bytes_path_and_pixels_are_the_same_photograph(classifier, tmp_path):
 def test_whole_photograph_comes_with_the_window_that_the_network_sees(classifier, tmp_path):
     picture = images.picture(80, 100)
     picture.save(tmp_path / "cat.jpg", quality=95)
-    whole, (ymin, xmin, ymax, xmax) = classifier.photograph(tmp_path / "cat.jpg")
+    whole, (ymin, xmin, ymax, xmax) = classifier.whole(tmp_path / "cat.jpg")
     assert whole.shape == (80, 100, 3)
     box = [xmin * 100, ymin * 80, xmax * 100, ymax * 80]  # 32 of 40 and 32 of 50 pixels
     np.testing.assert_allclose(box, [18, 8, 82, 72])
     cut = picture.resize((32, 32), Image.BILINEAR, box=box)
     assert np.abs(classifier.image(tmp_path / "cat.jpg") - np.asarray(cut, float)).mean() < 3
     with pytest.raises(ValueError, match=r"the image \(1 bytes\) cannot be decoded"):
-        classifier.photograph(b"?")
+        classifier.whole(b"?")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +252,7 @@ def test_whole_photograph_comes_with_the_window_that_the_network_sees(classifier
     + [np.zeros([0, 9, 3], "uint8")],
 )
 def test_what_is_no_photograph_is_refused(classifier, photo):
-    with pytest.raises(ValueError, match="is no photograph: give uint8"):
+    with pytest.raises(ValueError, match="is no image: give uint8"):
         classifier.classify(photo, top_k=1)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kit.evaluation import compatibility
+from kit.evaluation.sections import Evaluation
 
 CLASSES = [{"wnid": f"n{i}", "name": f"class {i}"} for i in range(3)]
 MEANS = [123.68, 116.779, 103.939]
@@ -58,18 +59,17 @@ SETTINGS = {
     ],
 )
 def test_settings_that_cannot_be_followed_are_refused_in_one_line(name, value, line):
-    compatibility.check_settings(**SETTINGS)
+    compatibility.check_files(Evaluation(**SETTINGS))
     with pytest.raises((ValueError, FileNotFoundError), match=line) as caught:
-        compatibility.check_settings(**SETTINGS | {name: value})
+        compatibility.check_files(Evaluation(**SETTINGS | {name: value}))
     assert str(caught.value).startswith(name) and "\n" not in str(caught.value)
 
 
 def test_files_that_are_there_pass(tmp_path):
     (tmp_path / "predictions.csv").touch()
     here = dict.fromkeys(("other_images", "compare_with"), str(tmp_path))
-    compatibility.check_settings(
-        **SETTINGS | here | {"real_labels": str(tmp_path / "predictions.csv")}
-    )
+    here["real_labels"] = str(tmp_path / "predictions.csv")
+    compatibility.check_files(Evaluation(**SETTINGS | here))
 
 
 def test_what_belongs_together_passes(model):
@@ -165,7 +165,7 @@ def test_labels_that_count_from_elsewhere_are_refused(shift):
     labels = np.repeat(np.arange(10), 5)
     manifest = {"splits": {"validation": {"shards": [{"classes": [5] * 10}]}}}
     compatibility.check_labels(labels, labels, manifest)
-    with pytest.raises(ValueError, match="far better than the labels: they count from elsewhere"):
+    with pytest.raises(ValueError, match="far better than the labels: these are not counted"):
         compatibility.check_labels(labels, (labels + shift) % 10, manifest)
 
 
@@ -209,11 +209,11 @@ def test_no_false_alarm(kind, classes, each):
     alarms = 0
     for _ in range(400):
         answers = untrained(rng, labels, classes, kind)
-        alarms += any(compatibility.fits_elsewhere(labels, answers, shift) for shift in (-1, 1))
+        alarms += any(compatibility.is_shifted(labels, answers, shift) for shift in (-1, 1))
     assert alarms < 4
 
 
 def test_one_answer_to_uneven_classes_is_no_shift():
     """Nine images in ten are of class 3, and the network says 4 of every one."""
     labels = np.repeat(np.arange(10), [10, 10, 10, 810, 10, 10, 10, 10, 10, 10])
-    assert not compatibility.fits_elsewhere(labels, np.full(len(labels), 4), 1)
+    assert not compatibility.is_shifted(labels, np.full(len(labels), 4), 1)

@@ -31,7 +31,7 @@ FLOAT = {  # form -> runtimes that must agree with Keras
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     run_dir = write_run(tmp_path_factory.mktemp("run"))
-    export.export_all(run_dir, exports=["saved_model"])
+    export.export_all(run_dir, ["saved_model"])
     return run_dir
 
 
@@ -44,7 +44,7 @@ def every_form(request, tmp_path_factory):
         pytest.importorskip(module)
     precision, version = request.param
     run_dir = write_run(tmp_path_factory.mktemp("run"), precision, version=version)
-    records = export.export_all(run_dir, exports=list(export.FILES), calibration=pixels(40, 1))
+    records = export.export_all(run_dir, list(formats.FORMATS), calibration=pixels(40, 1))
     return run_dir, records
 
 
@@ -133,7 +133,7 @@ def test_metadata_is_the_models_with_hashes_and_checks(run_dir):
 
 def test_record_tells_form_size_and_difference(tmp_path):
     run_dir = write_run(tmp_path)
-    [record] = export.export_all(run_dir, exports=["saved_model"], calibration=pixels(3))
+    [record] = export.export_all(run_dir, ["saved_model"], calibration=pixels(3))
     files = [file for file in (tmp_path / "export" / "saved_model").rglob("*") if file.is_file()]
     assert record["bytes"] == sum(file.stat().st_size for file in files)
     assert record["path"] == str(tmp_path / "export" / "saved_model")
@@ -144,7 +144,7 @@ def test_export_replaces_the_one_before(tmp_path):
     run_dir = write_run(tmp_path)
     (tmp_path / "export" / "saved_model").mkdir(parents=True)
     (tmp_path / "export" / "saved_model" / "stray").write_text("of another version")
-    export.export_all(run_dir, exports=["saved_model"])
+    export.export_all(run_dir, ["saved_model"])
     formats.load(tmp_path / "export" / "saved_model")
     assert not (tmp_path / "export" / "saved_model" / "stray").exists()
 
@@ -152,7 +152,7 @@ def test_export_replaces_the_one_before(tmp_path):
 def test_export_that_differs_from_keras_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", -1.0)  # no difference is so small
     with pytest.raises(ValueError, match="saved_model: its log-probabilities differ from Keras'"):
-        export.export_all(write_run(tmp_path), exports=["saved_model"])
+        export.export_all(write_run(tmp_path), ["saved_model"])
     assert list((tmp_path / "export").iterdir()) == []
 
 
@@ -170,14 +170,14 @@ def test_export_that_cannot_be_is_refused_before_any_is_written(
         monkeypatch.setitem(sys.modules, module, SimpleNamespace(__spec__=object()))
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(ValueError, match=message):
-        export.export_all(write_run(tmp_path), exports=["saved_model", *exports])
+        export.export_all(write_run(tmp_path), ["saved_model", *exports])
     assert not (tmp_path / "export").exists()
 
 
 def test_int8_without_training_images_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", SimpleNamespace(__spec__=object()))
     with pytest.raises(ValueError, match="calibration_images: 0 show litert_int8 no ranges"):
-        export.export_all(write_run(tmp_path), exports=["litert_int8"])
+        export.export_all(write_run(tmp_path), ["litert_int8"])
     assert not (tmp_path / "export").exists()
 
 
@@ -204,7 +204,7 @@ def test_trained_average_is_what_is_exported(tmp_path):
     parameters = params.load(overrides={"image_size": SIZE, "resize_side": 40})
     manifest = MANIFEST | {"classes": MANIFEST["classes"][:3]}
     trainer.save_model(model, run_dir=tmp_path, manifest=manifest, parameters=parameters)
-    export.export_all(tmp_path, exports=["saved_model"])
+    export.export_all(tmp_path, ["saved_model"])
     found = np.log(formats.load(tmp_path / "export" / "saved_model")(pixels(4, seed=1)))
     assert np.abs(found - log_probabilities(model, pixels(4, seed=1))).max() > 1e-3
     with model.holding(average=True):
@@ -219,9 +219,7 @@ def test_int8_states_its_cost_on_the_validation_images(tmp_path):
     labels = np.arange(40) % len(NAMES)
     validation = tf.data.Dataset.from_tensor_slices((pixels(40, 5), labels)).batch(16)
     forms = ["litert", "litert_int8"]
-    records = export.export_all(
-        tmp_path, exports=forms, calibration=pixels(40, 1), validation=validation
-    )
+    records = export.export_all(tmp_path, forms, calibration=pixels(40, 1), validation=validation)
     assert "cost" not in records[0]
     network = formats.load(tmp_path / "export" / "model_int8.tflite")
     found = network(pixels(40, 5)).argmax(axis=1)
@@ -242,7 +240,7 @@ def test_every_form_gives_what_keras_gives_in_every_runtime(every_form):
     expected = log_probabilities(in_float32(model), shown)
     for form, names in FLOAT.items():
         for runtime in names:
-            network = formats.load(run_dir / "export" / export.FILES[form], runtime=runtime)
+            network = formats.load(run_dir / "export" / formats.FORMATS[form].file, runtime=runtime)
             for batch in (9, 1, 4):  # any number of images, in any order of numbers
                 found = np.log(network(shown[:batch]))
                 np.testing.assert_allclose(found, expected[:batch], atol=1e-4, err_msg=runtime)

@@ -15,7 +15,7 @@ from tests.exported import NAMES, SIZE, log_probabilities, pixels, write_run
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     run_dir = write_run(tmp_path_factory.mktemp("run"))
-    export.export_all(run_dir, exports=["saved_model"])
+    export.export_all(run_dir, ["saved_model"])
     return run_dir
 
 

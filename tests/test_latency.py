@@ -21,8 +21,8 @@ def slow(milliseconds):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     run_dir = write_run(tmp_path_factory.mktemp("run"))
-    export.export_all(run_dir, exports=["saved_model"])
-    return latency.ways(run_dir)
+    export.export_all(run_dir, ["saved_model"])
+    return latency.backends(run_dir)[0]
 
 
 def test_every_way_gives_the_same_probabilities(found):
@@ -36,23 +36,22 @@ def test_every_way_gives_the_same_probabilities(found):
 
 def test_export_of_an_older_training_is_not_timed(tmp_path):
     run_dir = write_run(tmp_path)
-    export.export_all(run_dir, exports=["saved_model"])
-    assert "SavedModel" in latency.ways(run_dir)
+    export.export_all(run_dir, ["saved_model"])
+    assert "SavedModel" in latency.backends(run_dir)[0]
     write_run(tmp_path, seed=1)
-    assert "SavedModel" not in latency.ways(run_dir)
+    assert "SavedModel" not in latency.backends(run_dir)[0]
 
 
 @pytest.mark.parametrize("harm", ["changed", "without metadata"])
-def test_unfit_export_is_left_out_with_a_line_that_says_so(tmp_path, capsys, harm):
+def test_unfit_export_is_left_out_with_a_line_that_says_so(tmp_path, harm):
     run_dir = write_run(tmp_path)
-    export.export_all(run_dir, exports=["saved_model"])
+    export.export_all(run_dir, ["saved_model"])
     if harm == "changed":
         (run_dir / "export" / "saved_model" / "added").touch()
     else:
         (run_dir / "export" / "saved_model.json").unlink()
-    capsys.readouterr()
-    assert "SavedModel" not in latency.ways(run_dir)
-    (line,) = capsys.readouterr().out.splitlines()
+    found, (line,) = latency.backends(run_dir)
+    assert "SavedModel" not in found
     assert line.startswith("not timed: ") and "notebook 04" in line and "or delete" in line
 
 
@@ -73,7 +72,7 @@ def test_xla_gives_the_same_probabilities(tmp_path):
 
 def test_stages_take_the_time_that_they_take():
     ways = {"quick": (slow(2), slow(5)), "slow": (slow(2), slow(40))}
-    times = latency.take_turns(ways, PHOTOS, latency_runs=6)
+    times = latency.time_in_turns(ways, PHOTOS, latency_runs=6)
     quick, late = np.median(times["quick"], axis=0), np.median(times["slow"], axis=0)
     assert quick[0] >= 2
     assert 5 <= quick[1] < 40 <= late[1]
@@ -82,12 +81,12 @@ def test_stages_take_the_time_that_they_take():
         np.testing.assert_allclose(rows[:, 0] + rows[:, 1], rows[:, 2], atol=1e-6)
 
 
-def test_ways_take_turns_on_the_same_photographs():
+def test_backends_take_turns_on_the_same_photographs():
     order = []
     ways = {
         name: (lambda photo, n=name: order.append((n, photo)) or np.zeros(1), len) for name in "ab"
     }
-    latency.take_turns(ways, PHOTOS, latency_runs=latency.TURN + 3)
+    latency.time_in_turns(ways, PHOTOS, latency_runs=latency.TURN + 3)
     turns = [name for name, _ in order]
     first, second = latency.WARM_UP + latency.TURN, latency.WARM_UP + 3
     assert turns == ["a"] * first + ["b"] * first + ["a"] * second + ["b"] * second
@@ -96,7 +95,7 @@ def test_ways_take_turns_on_the_same_photographs():
     assert timed[latency.WARM_UP : first] + timed[first + latency.WARM_UP :] == cycle
 
 
-def test_summary_holds_the_percentiles_and_the_fastest(tmp_path):
+def test_summary_holds_the_percentiles_and_the_fastest():
     hundred = np.arange(101.0)[:, np.newaxis] * [1, 2, 3]
     measured = latency.summarise({"slow": hundred + 50, "quick": hundred}, image_size=64)
     assert measured["forms"]["quick"] == {
@@ -107,17 +106,15 @@ def test_summary_holds_the_percentiles_and_the_fastest(tmp_path):
     assert measured["fastest"] == "quick"
     assert measured["total"] == measured["forms"]["quick"]["total"]
     assert (measured["runs"], measured["image_size"]) == (101, 64) and measured["device"]
-    path = latency.write_latency(tmp_path, measured)
-    assert json.loads(path.read_text()) == measured
-    assert list(tmp_path.iterdir()) == [tmp_path / "latency.json"]
+    assert json.loads(json.dumps(measured)) == measured
 
 
 @pytest.mark.parametrize(
-    "runs, photos, message", [(0, PHOTOS, "latency_runs: 0"), (1, [], "no ph")]
+    "runs, photos, message", [(0, PHOTOS, "latency_runs: 0"), (1, [], "no image")]
 )
 def test_timing_nothing_is_refused(runs, photos, message):
     with pytest.raises(ValueError, match=message):
-        latency.take_turns({}, photos, latency_runs=runs)
+        latency.time_in_turns({}, photos, latency_runs=runs)
 
 
 def test_throughput_counts_images_whatever_the_batch():

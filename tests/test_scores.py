@@ -3,7 +3,6 @@ import json
 import keras
 import numpy as np
 import pytest
-import scipy.stats
 import tensorflow as tf
 
 from kit.evaluation import scores
@@ -97,11 +96,23 @@ def test_evaluate_refuses_labels_outside_the_classes(label):
 
 
 @pytest.mark.parametrize(
+    "correct, total, low, high",
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)]
+    + [(1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval_is_the_published_one(correct, total, low, high):
+    """Newcombe 1998, Two-sided confidence intervals for the single proportion, table I."""
+    assert scores.wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
     "correct, total", [(0, 1), (1, 1), (0, 50), (50, 50), (7, 9), (37026, 50000)]
 )
-def test_wilson_interval_agrees_with_scipy(correct, total):
-    expected = scipy.stats.binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    assert scores.wilson_interval(correct, total) == pytest.approx(tuple(expected), abs=1e-7)
+def test_at_the_ends_of_the_wilson_interval_the_share_is_just_in_reach(correct, total):
+    """They solve |correct / total - p| = z sqrt(p (1 - p) / total), and lie within [0, 1]."""
+    for end in scores.wilson_interval(correct, total):
+        away = abs(correct / total - end)
+        assert away == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / total), abs=1e-6)
 
 
 def test_worst_mistakes_come_most_confident_first():

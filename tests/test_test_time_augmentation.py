@@ -3,7 +3,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kit.evaluation import compatibility, test_time_augmentation
+from kit.evaluation import test_time_augmentation
+from kit.evaluation.sections import VIEWS
 from kit.pipeline.dataset import encoded_examples, evaluation_dataset
 from tests.images import make_shards, png
 
@@ -73,4 +74,4 @@ def test_the_short_side_keeps_its_proportion_to_the_crop(size, side):
 
 
 def test_the_views_that_a_parameter_may_name_are_there():
-    assert set(compatibility.VIEWS) | {"centre"} == set(test_time_augmentation.VIEWS)
+    assert set(VIEWS) | {"centre"} == set(test_time_augmentation.VIEWS)

@@ -2,15 +2,16 @@
 
 import csv
 from collections import Counter
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest
 
-from kit.evaluation.compatibility import PREDICTIONS
 from kit.evaluation.scores import confidences
 from kit.files import replacing
 
+PREDICTIONS = "predictions.csv"  # in run_dir
+SURE = 1.959964  # standard deviations, of 95 %
 COLUMNS = ("file", "label", "prediction", "probability")
 
 
@@ -60,7 +61,7 @@ def pair(ours, theirs):
     return np.array([[ours[key], theirs[key]] for key in ours]).T
 
 
-def compare(ours, theirs, z=1.959964):
+def compare(ours, theirs):
     """Test whether two networks differ, from which images each got right: bool [images] each.
 
     Only the images that one alone got right can tell. McNemar's test in its exact form (1947): were
@@ -71,7 +72,7 @@ def compare(ours, theirs, z=1.959964):
     only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     total = len(ours)
     gained, lost = (only_ours + 1) / (total + 2), (only_theirs + 1) / (total + 2)
-    half = z * np.sqrt((gained + lost - (gained - lost) ** 2) / (total + 2))
+    half = SURE * np.sqrt((gained + lost - (gained - lost) ** 2) / (total + 2))
     return {
         "images": total,
         "only_ours": only_ours,
@@ -85,6 +86,4 @@ def compare(ours, theirs, z=1.959964):
 
 def mcnemar(one, other):
     """Give the chance that tosses of a coin divide as unevenly as `one` to `other`, or more."""
-    tosses, fewer = one + other, min(one, other)
-    ways = accumulate(range(fewer), lambda ways, k: ways * (tosses - k) // (k + 1), initial=1)
-    return min(1.0, 2 * sum(ways) / 2**tosses)
+    return float(binomtest(one, one + other).pvalue) if one + other else 1.0

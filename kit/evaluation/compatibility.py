@@ -1,40 +1,30 @@
-"""What must fit together before a number is believed: a wrong fit prints a low one, no error."""
+"""Refuses what does not fit together: a mismatch would show only as low accuracy."""
 
 import numpy as np
 
 from kit import ROOT
+from kit.evaluation.comparison import PREDICTIONS
 from kit.evaluation.scores import wilson_interval
 
-VIEWS = ("flip", "ten_crop")
-PREDICTIONS = "predictions.csv"  # in run_dir
 NEEDED = ("channel_means", "stage_sizes", "label_offset", "store_short_side")
-SURE = 2.575829  # standard deviations, of 99 %
 REMEDY = "name the run_dir that was trained on this data_dir, or train again"
+FILES = {  # of kit.evaluation.sections: the file in it, and what to name
+    "real_labels": ("", "name ReaL's real.json"),
+    "other_images": ("", "name a folder of class folders"),
+    "compare_with": (PREDICTIONS, "evaluate that run first (notebook 03)"),
+}
 
 
-def check_settings(*, test_views, test_sizes, real_labels, other_images, compare_with):
-    """Raise ValueError or FileNotFoundError for a parameter of notebook 03 that cannot be followed.
-
-    An unknown view, a size too small for the network, a file or folder that is not there.
-    """
-    for view in test_views:
-        if view not in VIEWS:
-            raise ValueError(f'test_views: "{view}" is not one of {", ".join(VIEWS)}')
-    for size in test_sizes:
-        if not isinstance(size, int) or size < 32:
-            raise ValueError(f"test_sizes: {size} is no whole number of pixels of 32 or more")
-    files = {
-        "real_labels": (real_labels, "", "name ReaL's real.json"),
-        "other_images": (other_images, "", "name a folder of class folders"),
-        "compare_with": (compare_with, PREDICTIONS, "evaluate that run first (notebook 03)"),
-    }
-    for name, (given, file, remedy) in files.items():
+def check_files(evaluation):
+    """Raise FileNotFoundError for what the parameters of notebook 03 name and is not there."""
+    for name, (file, remedy) in FILES.items():
+        given = getattr(evaluation, name)
         if given and not (path := ROOT / given / file).exists():
             raise FileNotFoundError(f"{name}: {path} is not there; {remedy}, or leave it empty")
 
 
 def check_model(model, metadata):
-    """Raise ValueError unless the network is the one that model.json tells of.
+    """Raise ValueError unless the network is the one that model.json describes.
 
     Its classes, the channel means that its first layer subtracts, and its blocks.
     """
@@ -43,22 +33,7 @@ def check_model(model, metadata):
     outputs, classes = model.output_shape[-1], len(metadata["classes"])
     if outputs != classes:
         raise ValueError(f"the network has {outputs} classes and model.json {classes}: train again")
-    if len(metadata["channel_means"]) != 3:
-        raise ValueError(
-            f"model.json has the channel means {metadata['channel_means']}, which are not three, "
-            "of R, G and B: train again"
-        )
-    layer = next((layer for layer in model.layers if layer.name == "subtract_means"), None)
-    if layer is None:
-        raise ValueError(
-            "the network has no layer subtract_means: it is not the kit's; train again"
-        )
-    found = (-np.ravel(layer.offset)).tolist(), np.ravel(layer.scale).tolist()
-    if not np.allclose(found[0], metadata["channel_means"], atol=1e-3) or found[1] != [1.0]:
-        raise ValueError(
-            f"the network subtracts the channel means {found[0]}, times {found[1]}, and model.json "
-            f"says {metadata['channel_means']}: they are not of the same training; train again"
-        )
+    _check_means(model, metadata["channel_means"])
     blocks = [layer.name.split("_")[0] for layer in model.layers if layer.name.endswith("_add")]
     sizes = [blocks.count(stage) for stage in sorted(set(blocks))]
     if sizes != list(metadata["stage_sizes"]):
@@ -68,23 +43,32 @@ def check_model(model, metadata):
         )
 
 
+def _check_means(model, means):
+    if len(means) != 3:
+        raise ValueError(
+            f"model.json has the channel means {means}, which are not three, of R, G and B: train "
+            "again"
+        )
+    layer = next((layer for layer in model.layers if layer.name == "subtract_means"), None)
+    if layer is None:
+        raise ValueError(
+            "the network has no layer subtract_means: it is not the kit's; train again"
+        )
+    found, scale = (-np.ravel(layer.offset)).tolist(), np.ravel(layer.scale).tolist()
+    if not np.allclose(found, means, atol=1e-3) or scale != [1.0]:
+        raise ValueError(
+            f"the network subtracts the channel means {found}, times {scale}, and model.json "
+            f"says {means}: they are not of the same training; train again"
+        )
+
+
 def check_data(metadata, manifest):
     """Raise ValueError unless the data has the model's classes, in their order, and its labels.
 
     And images stored as in training: stored smaller they lose detail, and a model trained on one
     store is not judged on another.
     """
-    model, data = (
-        [(row["wnid"], row["name"]) for row in source["classes"]] for source in (metadata, manifest)
-    )
-    if len(model) != len(data):
-        raise ValueError(f"the model has {len(model)} classes and the data {len(data)}: {REMEDY}")
-    for number, (ours, theirs) in enumerate(zip(model, data, strict=True)):
-        if ours != theirs:
-            raise ValueError(
-                f'class {number} is "{" ".join(ours)}" in the model and "{" ".join(theirs)}" '
-                f"in the data: {REMEDY}"
-            )
+    _check_classes(metadata["classes"], manifest["classes"])
     stored = manifest["parameters"]
     sources = {"label_offset": manifest, "store_short_side": stored}
     if metadata["store_short_side"] and "store_quality" in metadata:  # older models don't tell
@@ -97,12 +81,22 @@ def check_data(metadata, manifest):
             )
 
 
+def _check_classes(ours, theirs):
+    if len(ours) != len(theirs):
+        raise ValueError(f"the model has {len(ours)} classes and the data {len(theirs)}: {REMEDY}")
+    for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        if one != other:
+            raise ValueError(
+                f'class {number} is "{one["wnid"]} {one["name"]}" in the model and '
+                f'"{other["wnid"]} {other["name"]}" in the data: {REMEDY}'
+            )
+
+
 def check_labels(labels, predictions, manifest, split="validation"):
     """Raise ValueError unless there are as many images of each label as the manifest counts.
 
-    labels, predictions: int64 [images], from 0. Raises too when the answers fit the labels better
-    one class further on, as `fits_elsewhere` tells: labels that count from elsewhere, which no
-    count of ImageNet's 50 images a class would show.
+    labels, predictions: int64 [images], from 0. Raises too when `is_shifted` finds that the labels
+    count from elsewhere, which no count of ImageNet's 50 images a class would show.
     """
     shards = manifest["splits"][split]["shards"]
     counted = np.sum([shard["classes"] for shard in shards], axis=0)
@@ -114,15 +108,15 @@ def check_labels(labels, predictions, manifest, split="validation"):
             "the shards are not the manifest's; prepare data_dir again"
         )
     for shift in (-1, 1):
-        if fits_elsewhere(labels, predictions, shift):
+        if is_shifted(labels, predictions, shift):
             raise ValueError(
-                f"the answers fit the labels {shift:+d} far better than the labels: they count "
-                "from elsewhere; prepare data_dir again"
+                f"the predictions fit the labels {shift:+d} far better than the labels: these are "
+                "not counted as in training; prepare data_dir again"
             )
 
 
-def fits_elsewhere(labels, predictions, shift):
-    """Tell whether the answers are clearly right more often of `labels + shift` than of `labels`.
+def is_shifted(labels, predictions, shift):
+    """Tell whether predictions are right clearly more often of `labels + shift` than of `labels`.
 
     Of the images, 99 % intervals apart; and of the classes, more than half, at 99 % again, among
     those that one of the two fits better. An untrained network answers whole classes alike, so that
@@ -131,10 +125,10 @@ def fits_elsewhere(labels, predictions, shift):
     """
     here = np.bincount(labels[predictions == labels], minlength=labels.max() + 1)
     there = np.bincount(labels[predictions == labels + shift], minlength=len(here))
-    better, worse = int((there > here).sum()), int((there < here).sum())
-    if not better:
+    if there.sum() <= here.sum():
         return False
-    _, right = wilson_interval(here.sum(), len(labels), z=SURE)
-    shifted, _ = wilson_interval(there.sum(), len(labels), z=SURE)
-    share, _ = wilson_interval(better, better + worse, z=SURE)
+    better, worse = (there > here).sum(), (there < here).sum()
+    _, right = wilson_interval(here.sum(), len(labels), 0.99)
+    shifted, _ = wilson_interval(there.sum(), len(labels), 0.99)
+    share, _ = wilson_interval(better, better + worse, 0.99)
     return shifted > right and share > 0.5

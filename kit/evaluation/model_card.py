@@ -10,20 +10,11 @@ import json
 from pathlib import Path
 
 from kit import params
-from kit.data.manifest import rename_old_keys
-from kit.evaluation import tables
+from kit.evaluation.tables import code, compared, escape, markdown, share
 from kit.files import replacing
+from kit.model.metadata import read_metadata
 
-# what notebook 02 is told beside how to train
-NOT_TRAINING = ("data_dir", "run_dir", "data_service", "checkpoint_minutes")
-NOT_TRAINING += (
-    "keep_checkpoints",
-    "on_save_error",
-    "expected_top1",
-    "outside_band",
-    "tensorboard",
-)
-NEEDED = ("data", "parameters", "training_size")  # of model.json
+NEEDED = {"data": dict, "parameters": dict, "training_size": int}  # of model.json
 SPLITS = {"train": "training", "validation": "validation"}
 FIGURES = ("loss", "cross_entropy", "l2_loss", "accuracy")
 OPTIONAL = {"real": "ReaL", "other_images": "other images", "comparison": "against another run"}
@@ -38,35 +29,31 @@ def write_card(run_dir):
     Raises ValueError for a model.json that tells nothing of the training.
     """
     run_dir = Path(run_dir)
-    model = _read(run_dir / "model.json")
-    if missing := [name for name in NEEDED if name not in model]:
-        raise ValueError(f"{run_dir / 'model.json'} lacks {', '.join(missing)}: train again")
-    newer = {
-        name: _read(path)
-        for name in ("evaluation", "latency")
-        if (path := run_dir / f"{name}.json").exists()
-        and path.stat().st_mtime >= (run_dir / "model.json").stat().st_mtime
-    }
-    environment, given = (
-        _read(path) if (path := run_dir / f"{name}.json").exists() else {}
-        for name in ("environment", "params")
-    )
+    model = read_metadata(run_dir / "model.json", NEEDED)
+    trained = (run_dir / "model.json").stat().st_mtime
+    evaluation = _read(run_dir / "evaluation.json", trained)
     sections = [
-        [f"# ResNet-50 version {model['version']}, {len(model['classes']):,} classes"],
-        _data(model, given.get("demo_views", 0)),
-        _training(model, run_dir, environment),
-        _performance(model, newer.get("evaluation")),
-        _inference(model, run_dir, newer.get("latency")),
-        _miscellaneous(model, newer.get("evaluation")),
+        f"# ResNet-50 version {model['resnet_version']}, {len(model['classes']):,} classes",
+        *_data(model, _read(run_dir / "params.json").get("demo_views", 0)),
+        *_training(model, run_dir, _read(run_dir / "environment.json")),
+        *_performance(model, evaluation),
+        *_inference(model, run_dir, _read(run_dir / "latency.json", trained)),
+        *_miscellaneous(evaluation),
     ]
-    text = "\n\n".join(part for section in sections for part in section) + "\n"
     with replacing(run_dir / "model_card.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return run_dir / "model_card.md"
 
 
+def _read(path, since=0.0):
+    """Read a JSON file that was written after `since`; {} where there is none."""
+    if not path.exists() or path.stat().st_mtime < since:
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def _data(model, demo_views):
-    data = rename_old_keys(model["data"])
+    data = model["data"]
     made = data["parameters"]
     size = f"at short side {made['store_short_side']}" if made["store_short_side"] else "as it came"
     images, shards = (
@@ -77,30 +64,25 @@ def _data(model, demo_views):
         "## Data",
         "### Raw data",
         "#### Description",
-        f"{images} images of {len(model['classes']):,} classes; layout: {data['layout']}."
+        f"{images} images of {len(model['classes']):,} classes; layout: {escape(data['layout'])}."
         + (" The kit's demonstration set: views of ten photographs." if demo_views else ""),
         "#### Path",
-        f"`{data['source']}`",
+        code(data["source"]),
         "### Data Processing Methods",
         "#### Description",
-        f"TFRecord: {shards} shards. Each image is stored {size}. "
-        f"Re-encoded: {data['reencoded']:,}; quarantined as unreadable: {data['quarantined']:,}; "
-        f"files skipped: {data['skipped']:,}. Labels on disk count from {model['label_offset']}. "
-        f"Fingerprint of the set: `{data['fingerprint']}`.",
+        f"TFRecord: {shards} shards. Each image is stored {size}. Re-encoded: "
+        f"{data['reencoded']:,}; quarantined: {data['quarantined']:,}; files skipped: "
+        f"{data['skipped']:,}. Labels on disk count from {model['label_offset']}. Fingerprint of "
+        f"the set: {code(data['fingerprint'])}.",
         "#### Code",
         f"`notebooks/01_data_prep.ipynb`, kit {data['kit_version']}, seed {made['seed']}.",
         "#### Path",
-        f"`{model['parameters']['data_dir']}`",
+        code(model["parameters"]["data_dir"]),
     ]
 
 
 def _training(model, run_dir, environment):
-    given, recipe = model["parameters"], params.load()
-    rows = [
-        [f"`{name}`", json.dumps(value), "" if value == recipe[name] else json.dumps(recipe[name])]
-        for name, value in given.items()
-        if name not in NOT_TRAINING
-    ]
+    given = model["parameters"]
     last = [f"{name} {version}" for name, version in environment.get("packages", {}).items()]
     last += environment.get("devices", [])
     if environment.get("git"):
@@ -109,20 +91,32 @@ def _training(model, run_dir, environment):
         "## Training",
         "### Optimization Methods",
         "#### Description",
-        f"ResNet-50 version {model['version']} with {model['stage_sizes']} blocks in its stages, "
-        f"trained on {model['training_size']} x {model['training_size']} crops; optimizer "
+        f"ResNet-50 version {model['resnet_version']} with {model['stage_sizes']} blocks in its "
+        f"stages, trained on {model['training_size']} x {model['training_size']} crops; optimizer "
         f"{given['optimizer']}, loss {given['loss']}, precision {model['precision']}.",
         "#### Code",
         f"`notebooks/02_training.ipynb`, kit {model['kit_version']}."
         + (f" The last run of the kit into this folder had {', '.join(last)}." if last else ""),
         "#### Hyperparameters",
-        tables.markdown(["parameter", "value", "params.yaml, where other"], rows),
+        markdown(["parameter", "value", "params.yaml, where other"], list(_parameters(given))),
         "#### Dynamics",
         *_dynamics(run_dir),
         "#### Outputs",
         "In this folder: "
-        + ", ".join(f"`{path.name}`" for path in sorted(run_dir.iterdir()) if path.name[0] != "."),
+        + ", ".join(code(path.name) for path in sorted(run_dir.iterdir()) if path.name[0] != "."),
     ]
+
+
+def _parameters(given):
+    """Give a row of the table for each parameter that decides what a training computes."""
+    recipe = params.load()
+    others = {"raw_dir", "data_dir", "run_dir", "data_service"}
+    others |= {*vars(recipe.saving), *vars(recipe.monitoring)}
+    for name, value in given.items():
+        if name not in others:
+            default = recipe.values.get(name)
+            other = "" if value == default else escape(json.dumps(default))
+            yield [f"`{name}`", escape(json.dumps(value)), other]
 
 
 def _dynamics(run_dir):
@@ -144,49 +138,49 @@ def _dynamics(run_dir):
 
 
 def _performance(model, found):
-    lines = ["### Performance metrics", "#### Target metrics"]
-    if found is None:
-        lines.append("Not evaluated since it was trained.")
-    else:
-        size = model["image_size"]
-        if found.get("shards") != model["data"]["fingerprint"]:
-            lines.append("Evaluated on other shards than it was trained on.")
-        lines += [
-            f"Each of {found['images']:,} validation images once, the short side at "
-            f"{model['resize_side']} pixels; a single {size} x {size} centre crop, but where said "
-            f"otherwise. Cross-entropy {found['cross_entropy']:.3f} nats.",
-            tables.markdown(["", "accuracy", "95 % interval", "images"], list(_scores(found))),
-            *_calibration(found),
-        ]
-        if "comparison" in found:
-            other = found["comparison"]
-            lines.append(f"Less `{other['compare_with']}`: {tables.compared(other)}.")
-    return [*lines, "#### Code", "`notebooks/03_evaluation.ipynb`; `evaluation.json` holds it all."]
+    return [
+        "### Performance metrics",
+        "#### Target metrics",
+        *(_accuracies(model, found) if found else ["Not evaluated since it was trained."]),
+        "#### Code",
+        "`notebooks/03_evaluation.ipynb`; `evaluation.json` holds it all.",
+    ]
+
+
+def _accuracies(model, found):
+    size = model["image_size"]
+    if found.get("shards") != model["data"]["fingerprint"]:
+        yield "Evaluated on other shards than it was trained on."
+    yield (
+        f"Each of {found['images']:,} validation images once, the short side at "
+        f"{model['resize_side']} pixels; a single {size} x {size} centre crop, but where said "
+        f"otherwise. Cross-entropy {found['cross_entropy']:.3f} nats."
+    )
+    yield markdown(["", "accuracy", "95 % interval", "images"], list(_scores(found)))
+    if calibration := found.get("calibration"):
+        yield (
+            f"Expected calibration error {calibration['before']['error']:.1%}; "
+            f"{calibration['after']['error']:.1%} with the logits divided by the temperature "
+            f"{calibration['temperature']:.2f}, fitted on {calibration['fitted_on']:,} of the "
+            f"images; both of the other {calibration['images']:,}."
+        )
+    if other := found.get("comparison"):
+        yield f"Less {code(other['compare_with'])}: {compared(other)}."
 
 
 def _scores(found):
     """Give a row of the table for each accuracy that was measured."""
-    yield ["top-1", *tables.share(found["top1"]), f"{found['images']:,}"]
-    yield ["top-5", *tables.share(found["top5"]), f"{found['images']:,}"]
-    for view, row in found.get("views", {}).items():
-        yield [f"top-1, {view}", *tables.share(row["top1"]), f"{row['images']:,}"]
-    for row in found.get("test_sizes", []):
-        size = f"top-1 at {row['image_size']} pixels"
-        yield [size, *tables.share(row["top1"]), f"{row['images']:,}"]
-    for name, words in (("real", "ReaL"), ("other_images", "top-1, other images")):
-        if name in found:
-            yield [words, *tables.share(found[name]["top1"]), f"{found[name]['images']:,}"]
-
-
-def _calibration(found):
-    if "calibration" not in found:
-        return []
-    of = found["calibration"]
-    return [
-        f"Expected calibration error {of['before']['error']:.1%}; {of['after']['error']:.1%} with "
-        f"the logits divided by the temperature {of['temperature']:.2f}, fitted on "
-        f"{of['fitted_on']:,} of the images; both of the other {of['images']:,}."
+    rows = [("top-1", found["top1"], found), ("top-5", found["top5"], found)]
+    rows += [(f"top-1, {view}", row["top1"], row) for view, row in found.get("views", {}).items()]
+    rows += [
+        (f"top-1 at {row['image_size']} pixels", row["top1"], row)
+        for row in found.get("test_sizes", [])
     ]
+    for name, words in (("real", "ReaL"), ("other_images", "top-1, other images")):
+        if row := found.get(name):
+            rows.append((words, row["top1"], row))
+    for words, score, row in rows:
+        yield [words, *share(score), f"{row['images']:,}"]
 
 
 def _inference(model, run_dir, latency):
@@ -194,7 +188,7 @@ def _inference(model, run_dir, latency):
     if latency:
         total = latency["total"]
         timing = (
-            f"{latency['fastest']}: median {total['p50']:.1f} ms for a photograph, preprocessing "
+            f"{latency['fastest']}: median {total['p50']:.1f} ms for an image, preprocessing "
             f"included (90th centile {total['p90']:.1f}), batch 1, {latency['device']}, "
             f"{latency['runs']} runs."
         )
@@ -219,14 +213,13 @@ def _exports(model, run_dir):
             words = f"differs from Keras by {checks['max_difference']:.1e} at most"
             if cost := checks.get("cost"):
                 words = f"same answer as Keras for {cost['agreement']:.1%}"
-                words += f" of {cost['images']:,} validation images, top-1 {tables.compared(cost)}"
+                words += f" of {cost['images']:,} validation images, top-1 {compared(cost)}"
             yield f"`export/{path.stem}` ({found['form']}): {words}."
 
 
-def _miscellaneous(model, found):
-    lines = ["## Miscellaneous"]
-    if found is None:
-        return [*lines, "Nothing is known of its accuracy."]
+def _miscellaneous(found):
+    if not found:
+        return ["## Miscellaneous", "Nothing is known of its accuracy."]
     half = (found["top1"]["high"] - found["top1"]["low"]) / 2
     limits = [
         f"Of another {found['images']:,} images like these, top-1 might differ by "
@@ -238,8 +231,4 @@ def _miscellaneous(model, found):
     missing = [words for name, words in OPTIONAL.items() if name not in found]
     if missing:
         limits.append(f"Not measured: {', '.join(missing)}.")
-    return [*lines, "\n".join(f"- {line}" for line in limits)]
-
-
-def _read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
+    return ["## Miscellaneous", "\n".join(f"- {line}" for line in limits)]

@@ -90,9 +90,10 @@ def read_folder(folder, *, classes):
 def encoded_examples(images, metadata):
     """Give each image once, encoded, as kit.pipeline.dataset.encoded_examples does.
 
-    Prepared as the model's own images were, at the store_short_side and store_quality of
-    model.json, `metadata`. An image that cannot be read is an error of TensorFlow which names it.
+    Prepared as the model's own images were, as model.json, `metadata`, states it. An image that
+    cannot be read is an error of TensorFlow which names it.
     """
+    signature = {"encoded": tf.TensorSpec([], tf.string), "label": tf.TensorSpec([], tf.int64)}
 
     def read():
         for path, label in images:
@@ -103,5 +104,4 @@ def encoded_examples(images, metadata):
                 raise ValueError(f"{path} cannot be decoded: {error}") from error
             yield {"encoded": encoded, "label": label}
 
-    signature = {"encoded": tf.TensorSpec([], tf.string), "label": tf.TensorSpec([], tf.int64)}
     return tf.data.Dataset.from_generator(read, output_signature=signature)

@@ -1,10 +1,7 @@
-"""Every number drawn from a network's logits: NumPy alone."""
-
-from pathlib import Path
+"""The numbers of an evaluation, from labels and logits."""
 
 import numpy as np
-
-from kit.files import write_json
+from scipy.stats import binomtest
 
 
 def evaluate(labels, logits, classes):
@@ -70,13 +67,10 @@ def confusion_matrix(labels, predictions, classes):
     return cells.reshape(classes, classes)
 
 
-def wilson_interval(correct, total, z=1.959964):
-    """Bound a share by Wilson's score interval (1927): low, high in [0, 1]; 95 % by default."""
-    share = correct / total
-    scale = 1 + z**2 / total
-    centre = (share + z**2 / (2 * total)) / scale
-    half = z / scale * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+def wilson_interval(correct, total, confidence=0.95):
+    """Bound a share by Wilson's score interval (1927): low, high in [0, 1]."""
+    low, high = binomtest(int(correct), int(total)).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
 
 
 def confidences(logits):
@@ -125,13 +119,6 @@ def worst_mistakes(labels, logits, count):
         }
         for position in order
     ]
-
-
-def write_evaluation(run_dir, results):
-    """Write run_dir/evaluation.json, whole or not at all, and give its path."""
-    path = Path(run_dir) / "evaluation.json"
-    write_json(path, results)
-    return path
 
 
 def _check(labels, logits, classes):

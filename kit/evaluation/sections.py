@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from kit.sections import Section, all_of, free, limited
 
+VIEWS = ("flip", "ten_crop")  # of kit.evaluation.test_time_augmentation, beside the single crop
+
 
 def sizes(value) -> str:
     wrong = [size for size in value if type(size) is not int or size < 32]
@@ -14,7 +16,7 @@ def sizes(value) -> str:
 class Evaluation(Section):
     """What is scored beside the single centre crop."""
 
-    test_views: list = all_of("flip", "ten_crop")
+    test_views: list = all_of(*VIEWS)
     test_sizes: list = limited(sizes)
     real_labels: str = free()
     other_images: str = free()

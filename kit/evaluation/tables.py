@@ -1,5 +1,7 @@
 """What the numbers say, as tables in Markdown."""
 
+import re
+
 import numpy as np
 
 SHOWN = 10  # classes at either end, where there are many
@@ -11,8 +13,20 @@ def markdown(head, rows):
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
 
+def escape(name):
+    """Give a name as Markdown that shows it as it is."""
+    return re.sub(r"[\\`*<>&#~]|\b_|_\b|\](?=[(\[:])", r"\\\g<0>", str(name))
+
+
+def code(text):
+    """Give a text as Markdown's code, whatever backticks it holds."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", str(text))), default=0))
+    space = " " if "`" in str(text) else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
 def classes(per_class, confusion):
-    """Give a table of the classes, worst first: images, top-1, interval, most often taken for.
+    """Give a table of the classes, worst first: images, top-1, interval, most often mistaken for.
 
     Both as `scores.evaluate` gives them. Of many classes, SHOWN of the worst and of the best.
     """
@@ -20,15 +34,15 @@ def classes(per_class, confusion):
     np.fill_diagonal(wrong, 0)
     rows = []
     for row, mistakes in zip(per_class, wrong, strict=True):
-        taken = f"{per_class[mistakes.argmax()]['name']} ({mistakes.max()})"
+        taken = f"{escape(per_class[mistakes.argmax()]['name'])} ({mistakes.max()})"
         score = share(row, "top1") if row["images"] else ["", ""]
-        rows.append([row["name"], row["images"], *score, taken if mistakes.max() else ""])
+        rows.append([escape(row["name"]), row["images"], *score, taken if mistakes.max() else ""])
     known = [row["top1"] if row["images"] else 2.0 for row in per_class]
     order = np.argsort(known, kind="stable")
     if len(order) > 3 * SHOWN:
         order = [*order[:SHOWN], *order[-SHOWN:]]
-    head = ["class", "images", "top-1", "95 % interval", "most often taken for"]
-    return markdown(head, [rows[place] for place in order])
+    head = ["class", "images", "top-1", "95 % interval", "most often mistaken for"]
+    return markdown(head, [rows[label] for label in order])
 
 
 def share(score, key="value"):
@@ -36,9 +50,8 @@ def share(score, key="value"):
     return [f"{score[key]:.1%}", f"{score['low']:.1%} to {score['high']:.1%}"]
 
 
-def compared(comparison):
+def compared(found):
     """Say in a line what `comparison.compare` found."""
-    found = comparison
     return (
         f"{found['difference']:+.2%} of {found['images']:,} images, 95 % interval "
         f"{found['low']:+.2%} to {found['high']:+.2%}; right alone on {found['only_ours']:,}, the "

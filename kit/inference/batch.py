@@ -1,16 +1,14 @@
-"""A folder of photographs in; a table of the likeliest classes of each, CSV or parquet, out.
+"""A folder of images in, a table of the likeliest classes of each out.
 
 The answers of each batch are added to a journal beside the table, which is made of it at the end. A
 run that was stopped, in whatever way, goes on behind the last whole line of the journal, and looks
-again at the photographs that have changed since.
+again at the images that have changed since.
 """
 
-import csv
 import hashlib
 import json
 import os
 import shutil
-import unicodedata
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -20,12 +18,10 @@ import numpy as np
 
 from kit.data.folders import IMAGE_SUFFIXES
 from kit.data.paths import printable
-from kit.files import replacing
+from kit.inference import journal
 from kit.inference.classifier import BATCH, THREADS, check_top_k, encoded, likeliest
-from kit.inference.journal import append_rows, begin_journal, keep_rows, read_rows
+from kit.inference.table import check_table, write_table
 
-KINDS = (".csv", ".parquet")
-ROWS = 10_000  # of a parquet file's row groups
 # of the metadata, what the answers depend on besides the network
 DECIDES = ("image_size", "resize_side", "store_short_side", "store_quality", "classes")
 
@@ -45,11 +41,7 @@ def find_photos(photos, table=None):
         )
     if root.is_file():
         return [root]
-    found, closed = [], []
-    for folder, folders, names in os.walk(root, onerror=lambda e: closed.append(Path(e.filename))):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-        closed.extend(filter(Path.is_symlink, (Path(folder, name) for name in folders)))
+    found, closed = _walk(root)
     if not closed and not any(file.suffix.lower() in IMAGE_SUFFIXES for file in found):
         raise ValueError(
             f'photos: no image in "{photos}" ({", ".join(sorted(IMAGE_SUFFIXES))}); '
@@ -57,6 +49,16 @@ def find_photos(photos, table=None):
         )
     own = table and Path(table).resolve()
     return sorted(path for path in found + closed if path.resolve() != own)
+
+
+def _walk(root):
+    """Give the files that are not hidden, and the folders that are not entered."""
+    found, closed = [], []
+    for folder, folders, names in os.walk(root, onerror=lambda e: closed.append(Path(e.filename))):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+        closed.extend(filter(Path.is_symlink, (Path(folder, name) for name in folders)))
+    return found, closed
 
 
 def write_photos(examples, photos):
@@ -73,27 +75,7 @@ def write_photos(examples, photos):
     return photos
 
 
-def check_table(predictions):
-    """Raise ValueError or OSError, in one line, when a table cannot be written there."""
-    path = Path(predictions)
-    if path.suffix not in KINDS:
-        raise ValueError(f'predictions: "{path}" ends neither in .csv nor in .parquet')
-    if path.suffix == ".parquet":
-        _pyarrow()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        probe = path.with_name(f".{path.name}.{os.getpid()}")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f'predictions: "{path}" cannot be written ({error.strerror}); name another file'
-        ) from None
-
-
-def classify_folder(classifier, photos, *, predictions, top_k, progress=lambda rows, total: rows):
+def classify_folder(classifier, photos, *, predictions, top_k=5, progress=lambda rows, total: rows):
     """Classify each file of `find_photos`, and write a table with one row for each.
 
     `predictions` is the table, .csv or .parquet, with the columns photo (the path within the
@@ -106,33 +88,40 @@ def classify_folder(classifier, photos, *, predictions, top_k, progress=lambda r
     `check_table` do, and ValueError for a `top_k` under 1, when what is there was begun with
     another model, folder or top_k, and, with the table written, when no file could be classified.
     """
-    files, root, table = find_photos(photos, predictions), Path(photos), Path(predictions)
+    root, table = Path(photos), Path(predictions)
+    files = {_name(file, root): file for file in find_photos(photos, table)}
     check_top_k(top_k)
     check_table(table)
-    told = classifier.metadata
-    decides = json.dumps([told.get(name) for name in DECIDES]).encode()
-    model = [told.get("sha256"), told.get("files"), hashlib.sha256(decides).hexdigest()]
-    journal = table.with_name(f".{table.name}.journal")
-    begin_journal(journal, {"model": model, "photos": str(root.resolve()), "top_k": top_k})
-    names = {_name(file, root): file for file in files}
-    stamps = {name: _stamp(file) for name, file in names.items()}
-    done = keep_rows(journal, stamps)
-    todo = {name: file for name, file in names.items() if name not in done}
-    for _ in progress(_answer(classifier, todo, stamps, top_k, journal), len(todo)):
+    answers = table.with_name(f".{table.name}.journal")
+    run = {"model": _identity(classifier), "photos": str(root.resolve()), "top_k": top_k}
+    stamps = {name: _stamp(file) for name, file in files.items()}
+    done = journal.resume(answers, run, stamps)
+    todo = {name: file for name, file in files.items() if name not in done}
+    for _ in progress(_answer(classifier, todo, stamps, top_k, answers), len(todo)):
         pass
-    _write(table, read_rows(journal), classifier.classes, top_k)
-    problems = {row["photo"]: row["problem"] for row in read_rows(journal) if row["problem"]}
-    journal.unlink()
-    photos = len(done) + len(todo)
-    if problems and len(problems) == photos:
+    write_table(table, journal.read(answers), classifier.classes, top_k)
+    problems = {row["photo"]: row["problem"] for row in journal.read(answers) if row["problem"]}
+    answers.unlink()
+    if problems and len(problems) == len(files):
         name, reason = next(iter(problems.items()))
         raise ValueError(
-            f"photos: none of {photos} can be classified, as {printable(name)} ({reason}); give "
-            f"JPEG, PNG, WebP or BMP; {table} says why of each"
+            f"photos: none of {len(files)} can be classified, as {printable(name)} ({reason}); "
+            f"give JPEG, PNG, WebP or BMP; {table} says why of each"
         )
-    readable = [file for name, file in names.items() if name not in problems]
-    resumed = len(done)
-    return {"photos": photos, "resumed": resumed, "problems": problems, "readable": readable}
+    readable = [file for name, file in files.items() if name not in problems]
+    return {
+        "photos": len(files),
+        "resumed": len(done),
+        "problems": problems,
+        "readable": readable,
+    }
+
+
+def _identity(classifier):
+    """Give what tells a model from another."""
+    metadata = classifier.metadata
+    decides = json.dumps([metadata.get(name) for name in DECIDES]).encode()
+    return [metadata.get("sha256"), metadata.get("files"), hashlib.sha256(decides).hexdigest()]
 
 
 def _name(file, root):
@@ -148,10 +137,10 @@ def _stamp(file):
     return [found.st_size, found.st_mtime_ns]
 
 
-def _answer(classifier, files, stamps, top_k, journal):
+def _answer(classifier, files, stamps, top_k, answers):
     """Classify the files, {name: path}, and give each answer once it stands in the journal."""
-    looked = _look_ahead(classifier, files)
-    while batch := list(islice(looked, BATCH)):
+    decoded = _decode_ahead(classifier, files)
+    while batch := list(islice(decoded, BATCH)):
         pixels = [square for _, square, problem in batch if not problem]
         found = iter(classifier.forward(np.stack(pixels)) if pixels else ())
         rows = []
@@ -162,16 +151,16 @@ def _answer(classifier, files, stamps, top_k, journal):
                 row["labels"] = likeliest(shares, top_k)
                 row["probabilities"] = shares[row["labels"]].tolist()
             rows.append(row)
-        append_rows(journal, rows)
+        journal.append(answers, rows)
         yield from rows
 
 
-def _look_ahead(classifier, files):
+def _decode_ahead(classifier, files):
     """Give (name, pixels, problem) in order; two batches are decoded while the network is busy."""
     with ThreadPoolExecutor(THREADS) as pool:
         waiting = deque()
         for name, file in files.items():
-            waiting.append((name, pool.submit(_look, classifier, file)))
+            waiting.append((name, pool.submit(_decode, classifier, file)))
             if len(waiting) > 2 * BATCH:
                 name, result = waiting.popleft()
                 yield name, *result.result()
@@ -179,7 +168,7 @@ def _look_ahead(classifier, files):
             yield name, *result.result()
 
 
-def _look(classifier, file):
+def _decode(classifier, file):
     """Give what the network sees of a file and "", or None and the reason, in one line."""
     try:
         if file.is_dir():
@@ -187,62 +176,8 @@ def _look(classifier, file):
             return None, "a linked folder, which is not followed"
         if not file.is_file():
             return None, "not a regular file"
-        return classifier.pixels(encoded(file)), ""
+        return classifier.decode(encoded(file)), ""
     except OSError as error:
         return None, printable(error.strerror or str(error))
     except ValueError as error:
         return None, printable(str(error))
-
-
-def _write(table, rows, classes, top_k):
-    """Write the table, whole or not at all."""
-    columns = {"photo": str, "problem": str}
-    for place in range(1, min(top_k, len(classes)) + 1):
-        columns |= {f"label_{place}": int, f"name_{place}": str, f"probability_{place}": float}
-    filled = (_fill(row, classes, columns) for row in rows)
-    with replacing(table) as temporary:
-        if table.suffix == ".csv":
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows(filled)
-        else:
-            _write_parquet(temporary, filled, columns)
-
-
-def _fill(row, classes, columns):
-    cells = [_writable(row["photo"]), row["problem"]]
-    for label, share in zip(row.get("labels", ()), row.get("probabilities", ()), strict=True):
-        cells += [label, classes[label]["name"], float(f"{share:.6g}")]
-    return cells + [None] * (len(columns) - len(cells))
-
-
-def _writable(name):
-    """Give a name as it is, but U+FFFD for what UTF-8 cannot hold and for control characters.
-
-    The odd spaces and joiners of real names stay: with them the file is found again.
-    """
-    known = os.fsencode(name).decode("utf-8", "replace")
-    return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in known)
-
-
-def _write_parquet(path, rows, columns):
-    pyarrow = _pyarrow()
-    kinds = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float32()}
-    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        while group := list(islice(rows, ROWS)):
-            table = [dict(zip(columns, row, strict=True)) for row in group]
-            writer.write_table(pyarrow.Table.from_pylist(table, schema))
-
-
-def _pyarrow():
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError(
-            f"predictions: .parquet needs pyarrow ({error}): pip install -e '.[parquet]', or name "
-            "a .csv"
-        ) from None
-    return pyarrow

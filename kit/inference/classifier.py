@@ -1,7 +1,6 @@
-"""A trained model and photographs in; class names with probabilities out."""
+"""A trained model and images in, class names with probabilities out."""
 
 import io
-import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,11 @@ from kit.files import hash_file
 from kit.inference import formats
 from kit.machine import cores
 from kit.model.folding import deployable
+from kit.model.metadata import read_metadata
 from kit.pipeline.preprocessing import evaluation_pixels, evaluation_window
 
-METADATA = {"classes": list, "image_size": int, "resize_side": int}
-BATCH = 32  # photographs in memory at once
-THREADS = 2 * cores()  # that decode: each waits for TensorFlow's own between two photographs
+BATCH = 32  # images in memory at once
+THREADS = 2 * cores()  # that decode: each waits for TensorFlow's own between two images
 
 
 def load_model(run_dir):
@@ -32,8 +31,13 @@ def load_model(run_dir):
     ValueError when model.keras is not the file that model.json tells of (before it is loaded), when
     either cannot be read, or they disagree on the number of classes.
     """
-    metadata = _read_metadata(_require(Path(run_dir) / "model.json"))
-    path = _require(Path(run_dir) / "model.keras")
+    beside, path = Path(run_dir, "model.json"), Path(run_dir, "model.keras")
+    for needed in (beside, path):
+        if not needed.is_file():
+            raise FileNotFoundError(
+                f"{needed} is not there: train a model first (notebook 02), or name another run_dir"
+            )
+    metadata = read_metadata(beside)
     found = hash_file(path)
     if metadata.setdefault("sha256", found) != found:
         raise ValueError(
@@ -55,12 +59,12 @@ def load_model(run_dir):
 
 
 class Classifier:
-    """A model ready to classify photographs, on a GPU where there is one, else on a CPU.
+    """A model ready to classify images, on a GPU where there is one, else on a CPU.
 
-    A photograph is the encoded bytes of an image file, its path, or its pixels, uint8 [height,
-    width, 3] or [height, width]. It passes through all that a training image does in preparation
-    and evaluation, so that the network sees the same pixels: formats other than JPEG, and CMYK,
-    become RGB JPEGs; a camera's note on how to turn the image is not followed.
+    An image may be the encoded bytes of a file, its path, or pixels, uint8 [height, width, 3] or
+    [height, width]. It passes through all that a training image does in preparation and evaluation,
+    so that the network sees the same pixels: formats other than JPEG, and CMYK, become RGB JPEGs; a
+    camera's note on how to turn the image is not followed.
     """
 
     def __init__(self, network, metadata, model=None):
@@ -92,44 +96,21 @@ class Classifier:
 
     @classmethod
     def from_export(cls, path, *, runtime=""):
-        """Load an exported file or folder; arguments and errors as in `runtimes.load`."""
+        """Load an exported file or folder; arguments and errors as in `formats.load`."""
         network = formats.load(path, runtime=runtime)
         return cls(network, network.metadata)
 
-    def image(self, photo, *, name=None):
-        """Give what the network sees of a photograph: uint8 [image_size, image_size, 3].
+    def classify(self, photo, *, top_k=5, name=None):
+        """List the `top_k` likeliest classes of one image, at most all: (name, probability).
 
-        Raises ValueError, with the path or `name`, when it is none that can be decoded whole, and
-        OSError when a file cannot be read.
+        Raises as `image` does, and ValueError for a `top_k` under 1.
         """
-        return self._named(self.pixels, photo, name)
-
-    def photograph(self, photo):
-        """Give the whole photograph, uint8 [height, width, 3], and where in it `image` is.
-
-        That is [ymin, xmin, ymax, xmax], shares of its sides. Raises as `image` does.
-        """
-        whole = self._named(lambda data: _decode(_whole, prepare_for(self.metadata, data)), photo)
-        return whole, evaluation_window(*whole.shape[:2], **self.size).numpy()
-
-    def _named(self, look, photo, name=None):
-        """Give look(encoded bytes); a ValueError is made to say of what."""
-        data = encoded(photo)
-        try:
-            return look(data)
-        except ValueError as error:
-            name = printable(photo) if isinstance(photo, str | Path) else name or "the image"
-            raise ValueError(
-                f"{name} ({len(data):,} bytes) cannot be decoded ({error}); "
-                "give a whole JPEG, PNG, WebP or BMP"
-            ) from error
-
-    def pixels(self, data):
-        """Do as `image`, of bytes; ValueError with the bare reason."""
-        return _decode(partial(evaluation_pixels, **self.size), prepare_for(self.metadata, data))
+        check_top_k(top_k)
+        row = self.forward(self.image(photo, name=name)[np.newaxis])[0]
+        return [(self.classes[i]["name"], float(row[i])) for i in likeliest(row, top_k)]
 
     def probabilities(self, photos):
-        """Give float32 [photographs, classes], each row summing to 1, for a sequence of them."""
+        """Give float32 [images, classes], each row summing to 1, for a sequence of images."""
         rows = [np.empty([0, len(self.classes)], "float32")]
         with ThreadPoolExecutor(THREADS) as pool:
             for start in range(0, len(photos), BATCH):
@@ -139,18 +120,29 @@ class Classifier:
                 rows.append(self.forward(np.stack(images)))
         return np.concatenate(rows)
 
-    def classify(self, photo, *, top_k, name=None):
-        """List the `top_k` likeliest classes, at most all, of one photograph: (name, probability).
+    def image(self, photo, *, name=None):
+        """Give what the network sees of an image: uint8 [image_size, image_size, 3].
 
-        Raises as `image` does, and ValueError for a `top_k` under 1.
+        Raises ValueError, with the path or `name`, for what cannot be decoded whole, and OSError
+        when a file cannot be read.
         """
-        check_top_k(top_k)
-        row = self.forward(self.image(photo, name=name)[np.newaxis])[0]
-        return [(self.classes[i]["name"], float(row[i])) for i in likeliest(row, top_k)]
+        return _naming(self.decode, photo, name)
+
+    def whole(self, photo):
+        """Give the whole image, uint8 [height, width, 3], and where in it the network looks.
+
+        That is [ymin, xmin, ymax, xmax], shares of its sides. Raises as `image` does.
+        """
+        pixels = _naming(lambda data: _decode(_decode_jpeg, prepare_for(self.metadata, data)), photo)
+        return pixels, evaluation_window(*pixels.shape[:2], **self.size).numpy()
+
+    def decode(self, data):
+        """Give `image` of encoded bytes; ValueError with the bare reason."""
+        return _decode(partial(evaluation_pixels, **self.size), prepare_for(self.metadata, data))
 
 
 def encoded(photo):
-    """Give a photograph's encoded bytes: of a path what the file holds, of pixels a BMP of them.
+    """Give an image's encoded bytes: of a path what the file holds, of pixels a BMP of them.
 
     Raises ValueError for anything else, and for a file too large to be an image; OSError for a file
     that cannot be read.
@@ -166,12 +158,25 @@ def encoded(photo):
         or not pixels.size
     ):
         raise ValueError(
-            f"an array of {pixels.dtype} {list(pixels.shape)} is no photograph: give uint8 "
+            f"an array of {pixels.dtype} {list(pixels.shape)} is no image: give uint8 "
             "[height, width, 3] or [height, width], bytes, or a path"
         )
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "BMP")  # nothing is lost, and it costs a copy
     return buffer.getvalue()
+
+
+def _naming(decode, photo, name=None):
+    """Give decode(encoded bytes of the image); a ValueError is made to say of which image."""
+    data = encoded(photo)
+    try:
+        return decode(data)
+    except ValueError as error:
+        name = printable(photo) if isinstance(photo, str | Path) else name or "the image"
+        raise ValueError(
+            f"{name} ({len(data):,} bytes) cannot be decoded ({error}); "
+            "give a whole JPEG, PNG, WebP or BMP"
+        ) from error
 
 
 def _decode(decoder, data):
@@ -182,7 +187,7 @@ def _decode(decoder, data):
         raise ValueError("truncated or damaged") from error
 
 
-def _whole(data):
+def _decode_jpeg(data):
     return tf.io.decode_jpeg(data, channels=3).numpy()
 
 
@@ -195,23 +200,3 @@ def check_top_k(top_k):
     """Raise ValueError for a `top_k` under 1."""
     if top_k < 1:
         raise ValueError(f"top_k: {top_k} names no class; give 1 or more")
-
-
-def _require(path):
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is not there: train a model first (notebook 02), or name another run_dir"
-        )
-    return path
-
-
-def _read_metadata(path):
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [key for key, kind in METADATA.items() if not isinstance(metadata.get(key), kind)]
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read, train again: {error}") from error
-    if wrong:
-        raise ValueError(f"{path} lacks {', '.join(wrong)}: it is not the kit's; train again")
-    formats.check_crop(path, metadata, "train again")
-    return metadata

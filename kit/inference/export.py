@@ -20,78 +20,76 @@ from kit.evaluation.comparison import compare
 from kit.files import replacing, write_json
 from kit.inference import formats
 from kit.inference.classifier import load_model
+from kit.inference.formats import FORMATS
 from kit.model.folding import deployable, in_float32
 from kit.pipeline.preprocessing import evaluation_image
 
-FILES = {
-    "saved_model": "saved_model",
-    "onnx": "model.onnx",
-    "litert": "model.tflite",
-    "litert_int8": "model_int8.tflite",
-}
 TOLERANCE = 1e-4  # of log-probabilities, which are the logits but for a number per image
 LEAST = 1e-30  # float32 has no logarithm of what it rounds to zero
 CHECKED = 32  # images
 FLOAT_OPS = ["SOFTMAX", "FULLY_CONNECTED"]  # in int8, 1,000 classes share 256 probabilities
 
 
-def export_all(run_dir, *, exports, calibration=None, validation=None):
-    """Write the model of `run_dir` in each form of `exports` into run_dir/export, and check it.
+def export_all(run_dir, exports, *, calibration=None, validation=None):
+    """Write the model of `run_dir` in each format of `exports` into run_dir/export, and check it.
 
     `calibration` is uint8 [n, image_size, image_size, 3]: training images, from whose activations
     "litert_int8" takes its ranges; the checks use the first of them too, or noise in their absence.
     `validation`, a dataset of (pixels, labels), tells what its smaller numbers cost in accuracy.
-    Beside each file stands its metadata (runtimes.metadata_path): model.json's, hashes, and what
+    Beside each file stands its metadata (formats.metadata_path): model.json's, hashes, and what
     the check found; it comes last, and a file without it is not loaded. Gives a list of {"form",
     "path", "bytes", "max_difference", "agreement"}: the largest difference of a log-probability
     from Keras, and the share of the images of the check that get Keras' first choice; of
     "litert_int8" with a validation also "cost", as `cost` gives it.
 
-    Raises ValueError, before anything is written, for an unknown form, an absent package or lacking
-    calibration; and for a float form that differs by more than TOLERANCE, which is then removed.
+    Raises ValueError, before anything is written, for an unknown format, an absent package or
+    lacking calibration; and for a float format that differs by more than TOLERANCE, which is then
+    removed.
     """
-    formats.check_exports(exports, 0 if calibration is None else len(calibration))
+    formats.check_exports(exports)
+    if "litert_int8" in exports and (calibration is None or not len(calibration)):
+        raise ValueError("calibration_images: 0 show litert_int8 no ranges; take 200")
     model, metadata = load_model(run_dir)
-    size = metadata["image_size"]
-    pixels = _noise(size) if calibration is None else calibration[:CHECKED]
-    with tf.device("CPU:0"):  # a GPU may round convolutions to 10 bits (TF32)
-        expected = keras.ops.log_softmax(in_float32(model)(pixels, training=False)).numpy()
-    network = deployable(model, image_size=size)
+    network = deployable(model, image_size=metadata["image_size"])
     network = keras.Model(network.input, {"probabilities": network.output})  # the name everywhere
-    write = {
-        "saved_model": partial(write_saved_model, resize_side=metadata["resize_side"]),
-        "onnx": write_onnx,
-        "litert": write_litert,
-        "litert_int8": partial(write_litert_int8, calibration=calibration),
-    }
+    pixels = _noise(network) if calibration is None else calibration[:CHECKED]
+    expected = _log_probabilities(model, pixels)
     records = []
-    for form in exports:
-        path = Path(run_dir) / "export" / FILES[form]
+    for name in exports:
+        path = Path(run_dir) / "export" / FORMATS[name].file
         _remove(path)
         with _quiet():
-            write[form](network, path)
-        described = metadata | {"form": form, "outputs": len(metadata["classes"])}
+            _write(name, network, path, metadata, calibration)
+        described = metadata | {"form": name, "outputs": len(metadata["classes"])}
         described |= {"files": formats.hashes(path)}
-        described |= {"checks": _check(path, described, pixels, expected)}
-        if form == "litert_int8" and validation is not None:
-            described["checks"]["cost"] = cost(
-                formats.open_export(path, described),
-                lambda images: network.predict_on_batch(images)["probabilities"],
-                validation,
-            )
-        write_json(formats.metadata_path(path), described)
-        row = {"form": form, "path": str(path), "bytes": _size(path)}
-        records.append(row | described["checks"])
+        checks = _check(path, described, pixels, expected)
+        if name == "litert_int8" and validation is not None:
+            exported = formats.open_export(path, described)
+            checks["cost"] = cost(exported, partial(_probabilities, network), validation)
+        write_json(formats.metadata_path(path), described | {"checks": checks})
+        records.append({"form": name, "path": str(path), "bytes": _size(path), **checks})
     return records
+
+
+def _write(name, network, path, metadata, calibration):
+    match name:
+        case "saved_model":
+            write_saved_model(network, path, resize_side=metadata["resize_side"])
+        case "onnx":
+            write_onnx(network, path)
+        case "litert":
+            write_litert(network, path)
+        case "litert_int8":
+            write_litert_int8(network, path, calibration=calibration)
 
 
 def write_saved_model(network, path, *, resize_side):
     """Write a TensorFlow SavedModel with two signatures, each giving {"probabilities"}.
 
-    "serving_default" takes encoded photographs, image_bytes: string [batch], and decodes, resizes
+    "serving_default" takes encoded images, image_bytes: string [batch], and decodes, resizes
     and crops them as evaluation does; "pixels" takes what the other forms take, images. What is no
     RGB or grey JPEG differs by about one of 255 levels from what preparation makes of it. Of a
-    model that was trained on images stored smaller (store_short_side), send such photographs so.
+    model that was trained on images stored smaller (store_short_side), send such images so.
     """
     size = network.input_shape[1]
     decode = partial(evaluation_image, image_size=size, resize_side=resize_side)
@@ -123,7 +121,7 @@ def write_onnx(network, path):
 def write_litert(network, path):
     """Write a LiteRT (TensorFlow Lite) file in float32."""
     with _converter(network) as converter:
-        _write(path, converter.convert())
+        _write_bytes(path, converter.convert())
 
 
 def write_litert_int8(network, path, *, calibration):
@@ -141,7 +139,7 @@ def write_litert_int8(network, path, *, calibration):
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_options=options
         )
-        _write(path, debugger.get_nondebug_quantized_model())
+        _write_bytes(path, debugger.get_nondebug_quantized_model())
 
 
 def cost(network, original, dataset):
@@ -199,13 +197,21 @@ def _remove(path):
     path.unlink(missing_ok=True)
 
 
-def _noise(size):
-    return np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
+def _log_probabilities(model, pixels):
+    with tf.device("CPU:0"):  # a GPU may round convolutions to 10 bits (TF32)
+        return keras.ops.log_softmax(in_float32(model)(pixels, training=False)).numpy()
+
+
+def _probabilities(network, pixels):
+    return network.predict_on_batch(pixels)["probabilities"]
+
+
+def _noise(network):
+    return np.random.default_rng(0).integers(0, 256, (4, *network.input_shape[1:]), np.uint8)
 
 
 def _size(path):
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in formats.files(path))
 
 
 @contextmanager
@@ -222,6 +228,6 @@ def _pixels(network):
     return tf.TensorSpec(network.input_shape, tf.uint8, name="images")
 
 
-def _write(path, content):
+def _write_bytes(path, content):
     with replacing(path) as temporary:
         temporary.write_bytes(content)

@@ -1,63 +1,54 @@
-"""Exported networks, loaded and run; of the runtimes, only the one asked for is imported."""
+"""The formats that a model is exported in, and the runtimes that load and run them.
+
+Of the runtimes, only the one that is asked for is imported.
+"""
 
 import importlib.util
-import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from kit.files import hash_file
 from kit.machine import cores
+from kit.model.metadata import SIZES, read_metadata
 
-READERS = {  # the first is taken where none is asked for
-    "saved_model": ("tensorflow",),
-    "onnx": ("onnxruntime", "openvino", "openvino_bf16"),
-    "litert": ("litert",),
-    "litert_int8": ("litert",),
-}
-NEEDS = {  # to write and check a form: (module, package)
-    "saved_model": (),
-    "onnx": (("onnx", "onnx"), ("tf2onnx", "tf2onnx"), ("onnxruntime", "onnxruntime")),
-    "litert": (("ai_edge_litert", "ai-edge-litert"),),
-    "litert_int8": (("ai_edge_litert", "ai-edge-litert"),),
-}
-METADATA = {
-    "form": str,
-    "files": dict,
-    "classes": list,
-    "outputs": int,
-    "image_size": int,
-    "resize_side": int,
-}
+METADATA = {"form": str, "files": dict, **SIZES, "outputs": int}
+REMEDY = "export the model again (notebook 04)"
 
 
-def check_settings(*, exports, calibration_images, top_k, latency_runs):
-    """Raise ValueError for a parameter of notebook 04 that cannot be followed."""
-    check_exports(exports, calibration_images)
-    for name, count in (("top_k", top_k), ("latency_runs", latency_runs)):
-        if count < 1:
-            raise ValueError(f"{name}: {count} is under 1; take 1 or more")
+class Runtime(NamedTuple):
+    module: str
+    open: Callable  # path -> function of pixels, which gives probabilities
 
 
-def check_exports(exports, calibration_images):
-    """Raise ValueError for an unknown form, an absent package of it, and int8 without images.
+class Format(NamedTuple):
+    file: str  # its file or folder in run_dir/export
+    runtimes: dict[str, str]  # that read it, with their names in figures; the first by default
+    converters: tuple[str, ...] = ()  # modules that write it, beside TensorFlow
+
+    @property
+    def modules(self) -> list[str]:
+        """The modules that write the format and check what was written."""
+        return [*self.converters, RUNTIMES[next(iter(self.runtimes))].module]
+
+
+def check_exports(exports) -> None:
+    """Raise ValueError for an unknown format, and for one whose packages are not installed.
 
     Nothing is imported: TensorFlow's converter alone takes seconds.
     """
-    for form in exports:
-        if form not in READERS:
-            raise ValueError(f'exports: "{form}" is not one of {", ".join(READERS)}')
-        for module, package in NEEDS[form]:
-            if not _is_there(module):
+    for name in exports:
+        if name not in FORMATS:
+            raise ValueError(f'exports: "{name}" is not one of {", ".join(FORMATS)}')
+        for module in FORMATS[name].modules:
+            if not is_installed(module):
                 raise ValueError(
-                    f"exports: {form} needs {package}, which is not installed: "
+                    f"exports: {name} needs {_package(module)}, which is not installed: "
                     "pip install -e '.[export]', or leave it out"
                 )
-    if "litert_int8" in exports and calibration_images < 1:
-        raise ValueError(
-            f"calibration_images: {calibration_images} show litert_int8 no ranges; take 200"
-        )
 
 
 class Network:
@@ -83,95 +74,87 @@ class Network:
         return self._run(pixels)
 
 
-def load(path, *, runtime=""):
-    """Load an exported file or folder that has the kit's metadata beside it: a Network.
+def load(path, *, runtime="") -> Network:
+    """Load an exported file or folder that has the kit's metadata beside it.
 
-    `runtime` is one of READERS; "" takes the first that reads the form. Nothing is loaded
+    `runtime` is one of RUNTIMES; "" takes the first that reads the format. Nothing is loaded
     before the metadata and the hashes are found right. Raises FileNotFoundError when the export or
     its metadata is absent; ValueError when they do not belong together, for a runtime that does not
-    read the form, and for one that is not installed.
+    read the format, and for one that is not installed.
     """
-    return open_export(path, read_metadata(path), runtime=runtime)
+    return open_export(path, read_export(path), runtime=runtime)
 
 
-def open_export(path, metadata, *, runtime=""):
+def open_export(path, metadata, *, runtime="") -> Network:
     """Load an export whose metadata is known to be right; else as `load`."""
-    path, readers = Path(path), READERS[metadata["form"]]
-    runtime = runtime or readers[0]
-    if runtime not in readers:
-        raise ValueError(f'runtime: "{runtime}" does not read {path.name}: {" or ".join(readers)}')
-    return Network(path, metadata, runtime, OPENERS[runtime](path))
+    path, runtimes = Path(path), FORMATS[metadata["form"]].runtimes
+    runtime = runtime or next(iter(runtimes))
+    if runtime not in runtimes:
+        known = " or ".join(runtimes)
+        raise ValueError(f'runtime: "{runtime}" does not read {path.name}: {known}')
+    return Network(path, metadata, runtime, RUNTIMES[runtime].open(path))
 
 
-def metadata_path(path):
+def metadata_path(path) -> Path:
     """Give where the metadata of an export stands: its path with .json at the end."""
-    path = Path(path)
-    return path.with_name(f"{path.name}.json")
+    return Path(f"{path}.json")
 
 
-def read_metadata(path):
+def read_export(path) -> dict:
     """Read the metadata of an export, and hash its files: errors as in `load`."""
     beside = metadata_path(path)
     for needed in (Path(path), beside):
         if not needed.exists():
             raise FileNotFoundError(f"{needed} is not there: export the model first (notebook 04)")
-    remedy = "export the model again (notebook 04)"
-    try:
-        metadata = json.loads(beside.read_text(encoding="utf-8"))
-        wrong = [key for key, kind in METADATA.items() if not isinstance(metadata.get(key), kind)]
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{beside} cannot be read, {remedy}: {error}") from error
-    if wrong or metadata["form"] not in READERS:
-        lacks = ", ".join(wrong or ["form"])
-        raise ValueError(f"{beside} lacks {lacks}: it is not this kit's; {remedy}")
-    check_crop(beside, metadata, remedy)
+    metadata = read_metadata(beside, METADATA, REMEDY)
+    if metadata["form"] not in FORMATS:
+        raise ValueError(f"{beside} lacks form: it is not this kit's; {REMEDY}")
     if len(metadata["classes"]) != metadata["outputs"]:
         raise ValueError(
             f"{beside} names {len(metadata['classes'])} classes of a network of "
-            f"{metadata['outputs']}: {remedy}"
+            f"{metadata['outputs']}: {REMEDY}"
         )
-    found = hashes(path)
-    odd = sorted(name for name, _ in found.items() ^ metadata["files"].items())
-    if odd:
-        raise ValueError(f"{path}: {odd[0]} is not the file that {beside.name} tells of; {remedy}")
+    if wrong := hashes(path).items() ^ metadata["files"].items():
+        name, _ = min(wrong)
+        raise ValueError(f"{path}: {name} is not the file that {beside.name} tells of; {REMEDY}")
     return metadata
 
 
-def check_crop(path, metadata, remedy):
-    """Raise ValueError when the centre crop would not fit into the resized photograph."""
-    image_size, resize_side = metadata["image_size"], metadata["resize_side"]
-    if resize_side < image_size:
-        raise ValueError(
-            f"{path} has resize_side {resize_side}, under image_size {image_size}: {remedy}"
-        )
-
-
-def hashes(path):
+def hashes(path) -> dict[str, str]:
     """Map the name of each file of an export to its SHA-256."""
+    return {file.relative_to(path).as_posix(): hash_file(file) for file in files(path)}
+
+
+def files(path) -> list[Path]:
+    """List the files of an export, which is a file or a folder."""
     path = Path(path)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return {file.relative_to(path).as_posix(): hash_file(file) for file in files}
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
 
 
-def require(module, package):
-    """Import a package that only some forms need; ValueError with the remedy where it is absent."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"{package} is not installed ({error}): pip install -e '.[export]'"
-        ) from error
-
-
-def _is_there(module):
+def is_installed(module) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # what stands for it in sys.modules is no whole module
         return False
 
 
+def _import(module):
+    """Import a package that only some formats need; ValueError with the remedy without it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = _package(module)
+        raise ValueError(
+            f"{name} is not installed ({error}): pip install -e '.[export]'"
+        ) from error
+
+
+def _package(module):
+    return module.partition(".")[0].replace("_", "-")
+
+
 def _open_saved_model(path):
-    tf = importlib.import_module("tensorflow")
+    tf = _import("tensorflow")
     loaded = tf.saved_model.load(path)
     forward = loaded.signatures["pixels"]
 
@@ -183,7 +166,7 @@ def _open_saved_model(path):
 
 
 def _open_onnxruntime(path):
-    onnxruntime = require("onnxruntime", "onnxruntime")
+    onnxruntime = _import("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -193,7 +176,7 @@ def _open_onnxruntime(path):
 
 
 def _open_openvino(path, precision):
-    openvino = require("openvino", "openvino")
+    openvino = _import("openvino")
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": cores(),
@@ -207,9 +190,8 @@ def _open_openvino(path, precision):
 
 
 def _open_litert(path):
-    interpreter = require("ai_edge_litert.interpreter", "ai-edge-litert").Interpreter(
-        str(path), num_threads=cores()
-    )
+    litert = _import("ai_edge_litert.interpreter")
+    interpreter = litert.Interpreter(str(path), num_threads=cores())
     entry = interpreter.get_input_details()[0]["index"]
     result = interpreter.get_output_details()[0]["index"]
     interpreter.allocate_tensors()
@@ -225,10 +207,21 @@ def _open_litert(path):
     return run
 
 
-OPENERS = {
-    "tensorflow": _open_saved_model,
-    "onnxruntime": _open_onnxruntime,
-    "openvino": partial(_open_openvino, precision="f32"),
-    "openvino_bf16": partial(_open_openvino, precision="bf16"),
-    "litert": _open_litert,
+RUNTIMES = {
+    "tensorflow": Runtime("tensorflow", _open_saved_model),
+    "onnxruntime": Runtime("onnxruntime", _open_onnxruntime),
+    "openvino": Runtime("openvino", partial(_open_openvino, precision="f32")),
+    "openvino_bf16": Runtime("openvino", partial(_open_openvino, precision="bf16")),
+    "litert": Runtime("ai_edge_litert", _open_litert),
+}
+OF_ONNX = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "openvino_bf16": "OpenVINO bf16",
+}
+FORMATS = {
+    "saved_model": Format("saved_model", {"tensorflow": "SavedModel"}),
+    "onnx": Format("model.onnx", OF_ONNX, ("onnx", "tf2onnx")),
+    "litert": Format("model.tflite", {"litert": "LiteRT"}),
+    "litert_int8": Format("model_int8.tflite", {"litert": "LiteRT int8"}),
 }

@@ -1,60 +1,62 @@
-"""The answers that an unfinished run has given: JSON lines, behind one that tells of the run."""
+"""The answers of an unfinished run, as JSON lines behind one that states what the run is.
+
+A killed run may leave a part of a line at the end: it counts as not written.
+"""
 
 import json
 import os
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from kit.files import replacing
 
 
-def begin_journal(journal, run):
-    """Make the journal of this run, or keep the whole lines of the one that is there."""
-    end, first = 0, json.dumps(run).encode() + b"\n"
-    journal.touch()
-    with journal.open("rb+") as file:
-        for line in file:
-            if not end and line != first and _is_whole(line):
+def resume(journal: Path, run: dict, stamps: dict) -> set[str]:
+    """Begin the journal of a run, or go on with the one that is there; give the images it holds.
+
+    An answer is dropped when `stamps`, {image: stamp}, has another stamp for its image, or none.
+    Raises ValueError for the journal of another run, which is left as it is.
+    """
+    first, done = json.dumps(run).encode() + b"\n", set()
+    with replacing(journal) as path, path.open("wb") as kept:
+        kept.write(first)
+        for number, (line, row) in enumerate(_whole_lines(journal)):
+            if not number and line != first:
                 raise ValueError(
                     f'predictions: "{journal}" is of an unfinished run with another model, folder '
                     "or top_k; give them back to go on with it, name another file, or delete it"
                 )
-            if not _is_whole(line):
-                break
-            end += len(line)
-        file.truncate(end)
-    if not end:
-        append_rows(journal, [run])
-
-
-def _is_whole(line):
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-def read_rows(journal):
-    """Give the rows, one after the other."""
-    with journal.open("rb") as file:
-        yield from map(json.loads, islice(file, 1, None))
-
-
-def keep_rows(journal, stamps):
-    """Drop the rows whose stamp is no longer that of {photo: stamp}; give the names of the kept."""
-    names = set()
-    with replacing(journal) as path, path.open("wb") as kept, journal.open("rb") as lines:
-        kept.write(next(lines))
-        for line in lines:
-            row = json.loads(line)
-            if row["stamp"] == stamps.get(row["photo"]):
-                names.add(row["photo"])
+            if number and row["stamp"] == stamps.get(row["photo"]):
+                done.add(row["photo"])
                 kept.write(line)
-    return names
+    return done
 
 
-def append_rows(journal, rows):
-    """Add rows, and come back once they are on the disk."""
+def append(journal: Path, rows: Iterable[dict]) -> None:
+    """Add rows, and return once they are on the disk."""
     with journal.open("ab") as file:
         file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
         file.flush()
         os.fsync(file.fileno())
+
+
+def read(journal: Path) -> Iterator[dict]:
+    """Give the rows, one after the other."""
+    lines = _whole_lines(journal)
+    next(lines)  # states what the run is
+    yield from (row for _, row in lines)
+
+
+def _whole_lines(journal):
+    """Give each line with its row, up to the first that is not whole; none without a journal."""
+    if not journal.exists():
+        return
+    with journal.open("rb") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return
+            if not line.endswith(b"\n") or not isinstance(row, dict):
+                return
+            yield line, row

@@ -1,100 +1,95 @@
-"""How long a photograph takes, from its bytes to its probabilities, in each form of the network.
+"""How long an image takes, from its bytes to its probabilities, in each backend.
 
-A way to classify is (image, forward): encoded bytes -> uint8 [size, size, 3], and uint8 [n, size,
-size, 3] -> probabilities [n, classes].
+A backend is a pair (preprocess, forward): encoded bytes -> uint8 [size, size, 3], and uint8 [n,
+size, size, 3] -> probabilities [n, classes].
 """
 
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from kit.files import write_json
-from kit.inference import formats
 from kit.inference.classifier import Classifier
+from kit.inference.formats import FORMATS, RUNTIMES, is_installed, load
 from kit.machine import cores
 from kit.model.folding import deployable
 
 STAGES = ("decode_resize", "forward", "total")
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
-TURN = 10  # photographs in a row; a runtime's threads still spin for a while when its turn is over
+TURN = 10  # images in a row; a runtime's threads still spin for a while when its turn is over
 WARM_UP = 2  # untimed ones before them: the first of all also traces, allocates and chooses
-EXPORTED = {  # runtime and file of run_dir/export -> name
-    ("tensorflow", "saved_model"): "SavedModel",
-    ("onnxruntime", "model.onnx"): "ONNX Runtime",
-    ("openvino", "model.onnx"): "OpenVINO",
-    ("openvino_bf16", "model.onnx"): "OpenVINO bf16",
-    ("litert", "model.tflite"): "LiteRT",
-    ("litert", "model_int8.tflite"): "LiteRT int8",
-}
-MODULES = {"litert": "ai_edge_litert", "openvino_bf16": "openvino"}  # the others: as the runtime
 
 
-def ways(run_dir):
-    """Make every way to run the model of `run_dir` that can be had here: {name: (image, forward)}.
+def backends(run_dir):
+    """Make every backend of the model of `run_dir` that can be had here.
 
     Keras' `model.predict`, the Classifier's tf.function (with a GPU, also through XLA), and what
-    was exported of this model into run_dir/export and has its runtime installed. An export that
-    cannot be loaded is left out, and a line is printed that says why.
+    was exported of this model into run_dir/export and has its runtime installed. Gives {name:
+    (preprocess, forward)}, and a line on each export that cannot be loaded and is left out.
     """
     classifier = Classifier.from_run_dir(run_dir)
-    model, image = classifier.model, classifier.image
+    model = classifier.model
     forwards = {
         "model.predict": lambda pixels: tf.nn.softmax(model.predict(pixels, verbose=0)).numpy(),
         "tf.function": classifier.forward,
     }
     if tf.config.list_logical_devices("GPU"):
         forwards["tf.function, XLA"] = _through_xla(model, classifier.metadata["image_size"])
-    unfit = {}
-    for (runtime, file), name in EXPORTED.items():
-        path = Path(run_dir) / "export" / file
-        if path.exists() and find_spec(MODULES.get(runtime, runtime)):
+    exported, problems = _exported(Path(run_dir, "export"), classifier.metadata["sha256"])
+    forwards |= exported
+    return {name: (classifier.image, forward) for name, forward in forwards.items()}, problems
+
+
+def _exported(folder, sha256):
+    """Load the exports of the model of this hash: {name: network}, and a line on each unfit one."""
+    networks, unfit = {}, {}
+    readers = [
+        (folder / form.file, runtime, name)
+        for form in FORMATS.values()
+        for runtime, name in form.runtimes.items()
+    ]
+    for path, runtime, name in readers:
+        if path.exists() and is_installed(RUNTIMES[runtime].module):
             try:
-                network = formats.load(path, runtime=runtime)
+                network = load(path, runtime=runtime)
             except (FileNotFoundError, ValueError) as error:
                 if runtime != "openvino_bf16":  # few CPUs have bfloat16
-                    unfit[path] = error
+                    unfit[path] = f"not timed: {error}, or delete {path}"
                 continue
-            if network.metadata.get("sha256") == classifier.metadata["sha256"]:
-                forwards[name] = network
-    for path, error in unfit.items():
-        print(f"not timed: {error}, or delete {path}")
-    return {name: (image, forward) for name, forward in forwards.items()}
+            if network.metadata.get("sha256") == sha256:
+                networks[name] = network
+    return networks, list(unfit.values())
 
 
-def take_turns(ways, photos, *, latency_runs):
-    """Time `latency_runs` photographs (bytes, gone through in order and again), one at a time.
+def time_in_turns(backends, photos, *, latency_runs):
+    """Time `latency_runs` images (bytes, gone through in order and again), one at a time.
 
-    The ways take turns, so that a machine that slows down does so for all. Gives milliseconds,
+    The backends take turns, so that a machine that slows down does so for all. Gives milliseconds,
     {name: float64 [latency_runs, STAGES]}.
     """
     if latency_runs < 1:
         raise ValueError(f"latency_runs: {latency_runs} times nothing; give 1 or more")
     if not len(photos):
-        raise ValueError("no photograph to time: give at least one")
-    times = {name: [] for name in ways}
+        raise ValueError("no image to time: give at least one")
+    times = {name: [] for name in backends}
     for start in range(0, latency_runs, TURN):
         turn = [photos[n % len(photos)] for n in range(start, min(start + TURN, latency_runs))]
-        for name, way in ways.items():
+        for name, backend in backends.items():
             for photo in turn[:1] * WARM_UP:
-                _time(photo, *way)
-            times[name] += [_time(photo, *way) for photo in turn]
+                _time(photo, *backend)
+            times[name] += [_time(photo, *backend) for photo in turn]
     return {name: np.array(rows) for name, rows in times.items()}
 
 
 def summarise(times, *, image_size):
-    """Give what latency.json holds of what `take_turns` measured, of squares of so many pixels.
+    """Give what latency.json holds of what `time_in_turns` measured, of squares of so many pixels.
 
     {"device", "image_size", "runs", "forms": {name: {stage: {"p50", "p90", "p99"}}}, "fastest": its
     name by the median, "total": its percentiles}, in milliseconds.
     """
     forms = {
-        name: {
-            stage: {mark: float(np.percentile(column, q)) for mark, q in PERCENTILES.items()}
-            for stage, column in zip(STAGES, rows.T, strict=True)
-        }
+        name: dict(zip(STAGES, map(_percentiles, rows.T), strict=True))
         for name, rows in times.items()
     }
     fastest = min(forms, key=lambda name: forms[name]["total"]["p50"])
@@ -108,17 +103,21 @@ def summarise(times, *, image_size):
     }
 
 
-def throughput(ways, pixels, *, batches=(1, 8, 32), rounds=5):
+def _percentiles(milliseconds):
+    return {name: float(np.percentile(milliseconds, q)) for name, q in PERCENTILES.items()}
+
+
+def throughput(backends, pixels, *, batches=(1, 8, 32), rounds=5):
     """Measure the forward pass alone on `pixels` uint8 [n, size, size, 3], repeated as needed.
 
     Gives the median images/s of `rounds` turns: {name: {batch: rate}}.
     """
-    rates = {name: {} for name in ways}
+    rates = {name: {} for name in backends}
     for batch in batches:
         images = np.resize(pixels, (batch, *pixels.shape[1:]))
-        seconds = {name: [] for name in ways}
+        seconds = {name: [] for name in backends}
         for _ in range(rounds):
-            for name, (_, forward) in ways.items():
+            for name, (_, forward) in backends.items():
                 forward(images)
                 begin = time.perf_counter()
                 forward(images)
@@ -126,13 +125,6 @@ def throughput(ways, pixels, *, batches=(1, 8, 32), rounds=5):
         for name, found in seconds.items():
             rates[name][batch] = float(batch / np.median(found))
     return rates
-
-
-def write_latency(run_dir, measured):
-    """Write run_dir/latency.json, whole or not at all, and give its path."""
-    path = Path(run_dir) / "latency.json"
-    write_json(path, measured)
-    return path
 
 
 def device():
@@ -151,10 +143,10 @@ def _through_xla(model, image_size):
     return lambda pixels: compiled(tf.constant(pixels)).numpy()
 
 
-def _time(photo, image, forward):
+def _time(photo, preprocess, forward):
     """Milliseconds of each of STAGES; what `forward` gives is an array, so a GPU is done."""
     begin = time.perf_counter()
-    pixels = image(photo)[np.newaxis]
+    pixels = preprocess(photo)[np.newaxis]
     decoded = time.perf_counter()
     forward(pixels)
     end = time.perf_counter()

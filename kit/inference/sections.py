@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kit.inference.formats import FORMATS
 from kit.sections import Section, all_of, at_least, free
 
 
@@ -16,9 +17,9 @@ class Inference(Section):
 
 @dataclass(frozen=True)
 class Export(Section):
-    """Which forms of the model are written, and how their latency is measured."""
+    """Which formats of the model are written, and how their latency is measured."""
 
-    exports: list = all_of("saved_model", "onnx", "litert", "litert_int8")
+    exports: list = all_of(*FORMATS)
     calibration_images: int = at_least(0, "take 200")
     latency_runs: int = at_least(1, "take 200")
 

@@ -1,0 +1,88 @@
+"""The table of a classified folder: a row for each image, as CSV or parquet."""
+
+import csv
+import os
+import unicodedata
+from itertools import islice
+from pathlib import Path
+
+from kit.files import replacing
+
+KINDS = (".csv", ".parquet")
+ROWS = 10_000  # of a parquet file's row groups
+
+
+def check_table(predictions):
+    """Raise ValueError or OSError, in one line, when a table cannot be written there."""
+    path = Path(predictions)
+    if path.suffix not in KINDS:
+        raise ValueError(f'predictions: "{path}" ends neither in .csv nor in .parquet')
+    if path.suffix == ".parquet":
+        _pyarrow()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        probe = path.with_name(f".{path.name}.{os.getpid()}")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f'predictions: "{path}" cannot be written ({error.strerror}); name another file'
+        ) from None
+
+
+def write_table(path, rows, classes, top_k):
+    """Write the table, whole or not at all, of rows of `batch.classify_folder`'s journal."""
+    columns = {"photo": str, "problem": str}
+    for rank in range(1, min(top_k, len(classes)) + 1):
+        columns |= {f"label_{rank}": int, f"name_{rank}": str, f"probability_{rank}": float}
+    cells = (_cells(row, classes, len(columns)) for row in rows)
+    write = _write_csv if path.suffix == ".csv" else _write_parquet
+    with replacing(path) as temporary:
+        write(temporary, cells, columns)
+
+
+def _cells(row, classes, count):
+    cells = [_writable(row["photo"]), row["problem"]]
+    for label, share in zip(row.get("labels", ()), row.get("probabilities", ()), strict=True):
+        cells += [label, classes[label]["name"], float(f"{share:.6g}")]
+    return cells + [None] * (count - len(cells))
+
+
+def _writable(name):
+    """Give a name as it is, but U+FFFD for what UTF-8 cannot hold and for control characters.
+
+    The odd spaces and joiners of real names stay: with them the file is found again.
+    """
+    known = os.fsencode(name).decode("utf-8", "replace")
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in known)
+
+
+def _write_csv(path, rows, columns):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _write_parquet(path, rows, columns):
+    pyarrow = _pyarrow()
+    kinds = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float32()}
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while group := list(islice(rows, ROWS)):
+            table = [dict(zip(columns, row, strict=True)) for row in group]
+            writer.write_table(pyarrow.Table.from_pylist(table, schema))
+
+
+def _pyarrow():
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(
+            f"predictions: .parquet needs pyarrow ({error}): pip install -e '.[parquet]', or name "
+            "a .csv"
+        ) from None
+    return pyarrow

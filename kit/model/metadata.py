@@ -1,0 +1,45 @@
+"""Reads model.json, which states what a user of a trained model must know, and its like."""
+
+import json
+from pathlib import Path
+
+SIZES = {"classes": list, "image_size": int, "resize_side": int}
+RENAMED = {  # keys and parameters of models that older kits have trained
+    "version": "resnet_version",
+    "test_size": "evaluation_size",
+    "rate_decay": "schedule",
+    "rate_every": "schedule_update",
+    "learning_rate_batch": "base_batch_size",
+    "clip_norm": "clip_grad_norm",
+    "final_rate": "final_learning_rate",
+    "warmup_start": "warmup_learning_rate",
+    "mended": "reencoded",
+}
+
+
+def read_metadata(path, needed=SIZES, remedy="train again") -> dict:
+    """Read a file of metadata that holds `needed`, {key: type}.
+
+    Raises ValueError, with the remedy, when it cannot be read, lacks one of them, or has a centre
+    crop that does not fit into the resized image.
+    """
+    try:
+        metadata = _renamed(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): {remedy}") from error
+    if wrong := [key for key, kind in needed.items() if not isinstance(metadata.get(key), kind)]:
+        raise ValueError(f"{path} lacks {', '.join(wrong)}: {remedy}")
+    image_size, resize_side = metadata.get("image_size", 0), metadata.get("resize_side", 0)
+    if "resize_side" in needed and resize_side < image_size:
+        raise ValueError(
+            f"{path} has resize_side {resize_side}, under image_size {image_size}: {remedy}"
+        )
+    return metadata
+
+
+def _renamed(values):
+    """Give the metadata with today's keys; `parameters` and `data` hold others."""
+    return {
+        RENAMED.get(key, key): _renamed(value) if key in ("parameters", "data") else value
+        for key, value in values.items()
+    }
