@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 
-from kit.model.resnet import resnet50
+from tests.networks import network
 
 SIZE, RESIZE_SIDE = 32, 40
 NAMES = ("red", "green", "blue", "grey", "black")
@@ -13,21 +13,16 @@ NAMES = ("red", "green", "blue", "grey", "black")
 
 def write_run(run_dir, precision="float32", *, version="1.5", seed=2):
     """Write model.keras and model.json of a network with something to say; give run_dir."""
+    keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(precision)
-    model = resnet50(
+    model = network(
         classes=len(NAMES),
-        version=version,
-        stage_sizes=(1, 1),
         width=4,
-        channel_means=[123.68, 116.779, 103.939],
-        batch_norm="per_replica",
+        resnet_version=version,
+        stage_sizes=(1, 1),
         batch_norm_momentum=0.5,
-        batch_norm_epsilon=1e-5,
-        zero_gamma=False,
         blur_pool=True,
         drop_path=0.2,
-        weight_decay=1e-4,
-        weight_decay_skips=["norm", "bias"],
     )
     keras.config.set_dtype_policy("float32")
     for _ in range(5):

@@ -201,7 +201,7 @@ def test_trained_average_is_what_is_exported(tmp_path):
     model = compiled(**training, stage_sizes=(1, 2))
     labels = np.arange(8) % 3
     model.fit(pixels(8).astype("float32"), labels, batch_size=4, epochs=5, verbose=0)
-    parameters = params.load(overrides={"image_size": SIZE, "resize_side": 40})
+    parameters = params.load(overrides={"image_size": SIZE, "resize_side": 40}).values
     manifest = MANIFEST | {"classes": MANIFEST["classes"][:3]}
     trainer.save_model(model, run_dir=tmp_path, manifest=manifest, parameters=parameters)
     export.export_all(tmp_path, ["saved_model"])

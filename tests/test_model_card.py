@@ -11,7 +11,9 @@ from kit.inference import latency
 from kit.training.trainer import model_metadata
 from tests.images import MANIFEST
 
-PARAMETERS = params.load(overrides={"image_size": 160, "test_size": 192, "learning_rate": 0.5})
+PARAMETERS = params.load(
+    overrides={"image_size": 160, "evaluation_size": 192, "learning_rate": 0.5}
+).values
 HISTORY = [
     {"epoch": 0, "loss": 6.5, "val_top1": 0.25, "images_per_second": 10},
     {"epoch": 1, "loss": 4.25, "val_top1": 0.5, "images_per_second": 1234.5},
@@ -131,7 +133,7 @@ def test_an_evaluation_on_other_shards_is_said_to_be_one(run_dir):
 def test_a_measurement_older_than_the_model_is_another_models(run_dir):
     evaluated(run_dir)
     times = {"OpenVINO": np.full([50, 3], 12.34), "LiteRT": np.full([50, 3], 15.0)}
-    latency.write_latency(run_dir, latency.summarise(times, image_size=224))
+    write(run_dir / "latency.json", latency.summarise(times, image_size=224))
     assert "OpenVINO: median 12.3 ms" in card(run_dir)
     os.utime(run_dir / "latency.json", (1e9, 1e9))
     os.utime(run_dir / "evaluation.json", (1e9, 1e9))
@@ -165,6 +167,27 @@ def test_exports_of_this_model_are_listed_with_what_their_checks_found(run_dir):
     assert "`export/int8.tflite` (litert_int8): same answer as Keras for 50.0% of 100" in text
     assert "top-1 -50.00% of 100 images, 95 % interval" in text
     assert "export/saved_model" not in text
+
+
+def test_names_are_shown_as_they_are_and_not_as_markdown(tmp_path):
+    odd = {"source": "photos/`*odd*`", "layout": "<b>folders</b>"}
+    model = model_metadata(MANIFEST | odd, PARAMETERS | {"data_dir": "a`b"})
+    write(tmp_path / "model.json", model)
+    text = card(tmp_path)
+    assert "`` photos/`*odd*` ``" in text and "`` a`b ``" in text
+    assert "layout: \\<b\\>folders\\</b\\>." in text
+
+
+def test_model_that_an_older_kit_has_trained_has_a_card(run_dir):
+    model = json.loads((run_dir / "model.json").read_text())
+    card(run_dir)  # which is then among the files that it names
+    expected = card(run_dir)
+    model["version"] = model.pop("resnet_version")
+    for old, new in (("version", "resnet_version"), ("test_size", "evaluation_size")):
+        model["parameters"][old] = model["parameters"].pop(new)
+    model["data"]["mended"] = model["data"].pop("reencoded", 0)
+    write(run_dir / "model.json", model)
+    assert sorted(card(run_dir).splitlines()) == sorted(expected.splitlines())
 
 
 def test_what_the_last_run_had_is_named(run_dir):

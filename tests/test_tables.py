@@ -1,3 +1,5 @@
+import pytest
+
 from kit.evaluation import tables
 
 
@@ -16,6 +18,16 @@ def row(name, correct, images):
 def test_markdown_keeps_a_cell_in_its_cell():
     text = tables.markdown(["a", "b"], [["x|y", 1], ["two\nlines", ""]])
     assert text.split("\n") == ["| a | b |", "| --- | --- |", "| x\\|y | 1 |", "| two lines |  |"]
+
+
+@pytest.mark.parametrize("name", ["a_b", "_c_", "*x*", "<b>", "[l](u)", "`", "&lt;", "~~d~~", "#1"])
+def test_an_escaped_name_is_shown_as_it_is(name):
+    mistune = pytest.importorskip("mistune")  # Jupyter's own
+    (shown,) = mistune.create_markdown(renderer="ast")(f"name {tables.escape(name)}")
+    assert "".join(part["raw"] for part in shown["children"]) == f"name {name}"
+    (shown,) = mistune.create_markdown(renderer="ast")(tables.code(name))
+    assert [part["type"] for part in shown["children"]] == ["codespan"]
+    assert shown["children"][0]["raw"] == name
 
 
 def test_the_worst_class_comes_first_and_one_without_images_last():

@@ -133,12 +133,21 @@ class Classifier:
 
         That is [ymin, xmin, ymax, xmax], shares of its sides. Raises as `image` does.
         """
-        pixels = _naming(lambda data: _decode(_decode_jpeg, prepare_for(self.metadata, data)), photo)
-        return pixels, evaluation_window(*pixels.shape[:2], **self.size).numpy()
+        pixels = _naming(lambda data: self._decode(_decode_jpeg, data), photo)
+        return pixels, evaluation_window(*pixels.shape[:2], **self.size)
 
     def decode(self, data):
         """Give `image` of encoded bytes; ValueError with the bare reason."""
-        return _decode(partial(evaluation_pixels, **self.size), prepare_for(self.metadata, data))
+        return self._decode(partial(evaluation_pixels, **self.size), data)
+
+    def _decode(self, decoder, data):
+        """Give decoder(the JPEG that preparation stores of such bytes); ValueError if it cannot."""
+        jpeg = prepare_for(self.metadata, data)
+        try:
+            with tf.device("CPU:0"):
+                return decoder(jpeg)
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError("truncated or damaged") from error
 
 
 def encoded(photo):
@@ -177,14 +186,6 @@ def _naming(decode, photo, name=None):
             f"{name} ({len(data):,} bytes) cannot be decoded ({error}); "
             "give a whole JPEG, PNG, WebP or BMP"
         ) from error
-
-
-def _decode(decoder, data):
-    try:
-        with tf.device("CPU:0"):
-            return decoder(data)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError("truncated or damaged") from error
 
 
 def _decode_jpeg(data):

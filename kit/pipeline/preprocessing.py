@@ -43,8 +43,7 @@ def evaluation_pixels(encoded, *, image_size, resize_side):
     """
     image = tf.raw_ops.DecodeJpeg(contents=encoded, channels=3)
     height, width = image.shape[:2]
-    sides = np.array([height, width])
-    sides = np.rint(sides * (resize_side / sides.min())).astype(int)
+    sides = np.array(short_side_size(height, width, resize_side, np), int)
     if sides.prod() > MAX_PIXELS:  # a few KB could otherwise ask for tens of GB
         raise ValueError(
             f"{width} x {height} pixels, {sides[1]} x {sides[0]} once resized: "
@@ -125,22 +124,25 @@ def window_boxes(windows, shape):
 
 def evaluation_window(height, width, *, image_size, resize_side):
     """Give what `evaluation_image` cuts: float64 [ymin, xmin, ymax, xmax], shares of the image."""
-    sides = short_side_size(height, width, resize_side)
+    sides = np.array(short_side_size(height, width, resize_side, np))
     begin = (sides - image_size) // 2
-    return tf.concat([begin / sides, (begin + image_size) / sides], axis=0)
+    return np.concatenate([begin, begin + image_size]) / np.tile(sides, 2)
 
 
-def short_side_size(height, width, side):
-    """Give int32 (height, width) of an image whose short side becomes `side`, to the nearest."""
-    sides = tf.stack([height, width])
-    scale = side / tf.reduce_min(sides)
-    return tf.cast(tf.round(tf.cast(sides, tf.float64) * scale), tf.int32)
+def short_side_size(height, width, side, math=tf.math):
+    """Give (height, width) when the short side becomes `side`, each to the nearest pixel, float64.
+
+    `math` is np for numbers, which outside a graph is a hundred times quicker than tensors of them.
+    """
+    scale = side / math.minimum(height, width)
+    return math.rint(height * scale), math.rint(width * scale)
 
 
 def resize_short_side(image, side):
     """Resize so that the short side is `side`, keeping the aspect ratio to the nearest pixel."""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    return resize(image, *tf.unstack(short_side_size(height, width, side)))
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
+    size = tf.cast(short_side_size(height, width, side), tf.int32)
+    return resize(image, *tf.unstack(size))
 
 
 def centre_crop(image, size):
