@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kit import ROOT
-from kit.inference import export, formats
+from kit.inference import export, formats, sections
 from kit.inference.classifier import load_model
 from tests.exported import NAMES, SIZE, log_probabilities, pixels, write_run
 
@@ -101,6 +101,10 @@ def test_foreign_metadata_is_refused_in_one_line(copy, text):
     with pytest.raises(ValueError, match="saved_model.json .*export the model again") as error:
         formats.load(copy)
     assert "\n" not in str(error.value)
+
+
+def test_the_formats_that_a_parameter_may_name_are_there():
+    assert tuple(formats.FORMATS) == sections.FORMATS
 
 
 def test_unknown_form_is_refused(copy):

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from kit.inference.formats import FORMATS
 from kit.sections import Section, all_of, at_least, free
+
+FORMATS = ("saved_model", "onnx", "litert", "litert_int8")  # of kit.inference.formats
 
 
 @dataclass(frozen=True)
