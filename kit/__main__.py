@@ -1,64 +1,100 @@
-"""python -m kit: run the notebooks, ask the doctor, or start a part of a data service."""
+"""The command line: python -m kit COMMAND. Each command imports what it needs when it is called."""
 
 import argparse
+import contextlib
+import difflib
+import functools
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from kit import params
-from kit.runner import run
+from kit import ROOT, __version__, params
 
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the command that the arguments begin with; gives its exit code."""
-    commands = {"data-service": serve, "doctor": diagnose}
-    command = commands.get(arguments[0]) if arguments else None
-    return command(arguments[1:]) if command else run.main(arguments)
+PROGRAM = "python -m kit"
 
 
-def diagnose(arguments: Sequence[str]) -> int:
-    """Say a line for each thing that a training needs: 1 when one is a problem, else 0."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kit doctor", description="can this machine train, and is it safe to?"
-    )
-    run.add_parameter_options(parser)
+def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
+    """Run a command line and give its exit code; 2 stands for bad input, with a line for each.
+
+    `root` is the folder of the notebooks and of relative paths.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser, commands = _parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+        close = difflib.get_close_matches(arguments[0], commands, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(commands)}"
+        parser.error(f"{arguments[0]}: no such command; {hint}")
     options = parser.parse_args(arguments)
-    from kit.doctor import checks
-
     try:
-        values = params.load(recipe=options.recipe, overrides=dict(options.parameters))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        found = options.call(options, root)
+    except (ValueError, OSError, ImportError) as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
-    states = []
-    for line in checks.examine(run_dir=values["run_dir"], data_dir=values["data_dir"]):
-        print(f"{line.state:8} {line.text}", flush=True)
-        states.append(line.state)
-    return int("problem" in states)
+    return found() if callable(found) else found  # what is left to do, or an exit code
 
 
-def serve(arguments: Sequence[str]) -> int:
-    """Start a dispatcher or a worker of tf.data service, and stay until it is interrupted."""
-    options = _service_parser().parse_args(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once: nothing is to be saved
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # decoding needs none, and a trainer may be beside
-    from kit.pipeline import service
+def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        epilog="each command tells more: python -m kit run --help",
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=20),
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    settings = {name: value for name, value in vars(options).items() if name != "part"}
-    try:
-        running, lines = getattr(service, options.part)(**settings)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(lines), flush=True)
-    running.join()
-    return 0
+    def command(name, call, text):
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(call=call)
+        return made
+
+    run = command("run", _run, "execute the notebooks with the parameters of a recipe")
+    run.add_argument("--only", metavar="02,03", help="only the notebooks that begin so")
+    run.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    show = command("params", _params, "print all parameters: value, source, meaning")
+    show.add_argument(
+        *("--diff", "-d"),
+        nargs=2,
+        metavar=("RUN_A", "RUN_B"),
+        help="print what differs between two folders of runs, or recipes",
+    )
+    command("recipes", _recipes, "list the recipes, with the accuracy that each has published")
+    doctor = command("doctor", _doctor, "can this machine train, and is it safe to?")
+    service = command("data-service", _serve, "decode images on this machine for a trainer")
+    for taker in (run, show, doctor):
+        _add_parameters(taker)
+    _add_service(service)
+    return parser, list(commands.choices)
 
 
-def _service_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m kit data-service")
+class _Parameter(argparse.Action):
+    """Take -p NAME VALUE or -p NAME=VALUE into a dict."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        pair = values[0].split("=", 1) if len(values) == 1 else values
+        if len(pair) != 2:
+            parser.error(f"-p {' '.join(values)}: write -p NAME VALUE, a VALUE of words in quotes")
+        given = getattr(namespace, self.dest) or {}
+        setattr(namespace, self.dest, given | {pair[0]: pair[1]})
+
+
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recipe", help="a name of `recipes`, a YAML file of parameters, or params.yaml itself"
+    )
+    parser.add_argument(
+        *("-p", "--parameter"),
+        dest="parameters",
+        action=_Parameter,
+        nargs="+",
+        default={},
+        metavar=("NAME", "VALUE"),
+        help="one parameter of params.yaml; can be given again",
+    )
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(dest="part", required=True)
     dispatcher = parts.add_parser("dispatcher", help="deals the work; one of it")
     worker = parts.add_parser("worker", help="decodes; one a machine")
@@ -74,8 +110,64 @@ def _service_parser() -> argparse.ArgumentParser:
         part.add_argument(
             "--host", default="localhost", help="name of this machine for the others that reach it"
         )
-    return parser
+
+
+def _run(options, root) -> int:
+    from kit.runner import run
+
+    return run.run(options, root)
+
+
+def _params(options, root) -> int:
+    from kit.runner import listing
+
+    shown = listing.difference(*options.diff, root) if options.diff else listing.parameters(options)
+    return _print(shown)
+
+
+def _recipes(options, root) -> int:
+    from kit.runner import listing
+
+    return _print(listing.recipes())
+
+
+def _print(lines) -> int:
+    text = "\n".join(lines)
+    with contextlib.suppress(BrokenPipeError):  # as `head` does when it has seen enough
+        print(text, flush=True)
+        return 0
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _doctor(options, root) -> int:
+    """Print a line for each thing that a training needs: 1 when one is a problem, else 0."""
+    from kit.doctor import checks
+
+    run = params.load(options.recipe, options.parameters, folder=Path.cwd()).run
+    states = []
+    for line in checks.examine(run.run_dir, run.data_dir):
+        print(f"{line.state:8} {line.text}", flush=True)
+        states.append(line.state)
+    return int("problem" in states)
+
+
+def _serve(options, root) -> int:
+    """Start a dispatcher or a worker of tf.data service, and stay until it is interrupted."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once: nothing is to be saved
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # decoding needs none, and a trainer may be beside
+    from kit.pipeline import service
+
+    if options.part == "worker":
+        started = service.worker(options.dispatcher, options.port, options.host)
+    else:
+        started = service.dispatcher(options.port, options.host, options.work_dir)
+    running, lines = started
+    print("\n".join(lines), flush=True)
+    running.join()
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -154,12 +154,33 @@ def load(
 ) -> Parameters:
     """Give every parameter of params.yaml with its resolved value, in sections.
 
-    `recipe` is a name in kit/recipes or the path of a YAML file; `overrides` come last, as values
+    `recipe` is a name in kit/recipes or the path of a YAML file, and "params.yaml" or None stands
+    for no other values than that file's; `overrides` come last, as values
     or as text from a command line, where relative paths mean `folder`. In params.yaml and in a
     recipe they mean the repository's root. `source` is what `sources` says of the overrides.
 
     Raises ValueError with a line for each thing that is wrong: unknown names, types, limits, and
     values that do not go together; FileNotFoundError for a recipe that is not there.
+    """
+    values, sources, problems = resolve(recipe, overrides, folder=folder, source=source)
+    sections, wrong = _sections(values)
+    problems += wrong
+    parameters = None if wrong else Parameters(**sections, sources=sources)
+    if problems or (problems := list(conflicts(parameters))):
+        raise ValueError("\n".join(problems))
+    return parameters
+
+
+def resolve(
+    recipe: str | None = None,
+    overrides: Mapping | None = None,
+    *,
+    folder: str | Path = ROOT,
+    source: str = "given by hand",
+) -> tuple[dict, dict[str, str], list[str]]:
+    """Give the values and sources of `load`, and a line for each unknown name and wrong type.
+
+    Limits are not asked for.
     """
     expected = read_params()
     values = {name: _anchored(name, value, ROOT) for name, value in expected.items()}
@@ -167,7 +188,7 @@ def load(
     problems: list[str] = []
     given = {name: _parse(text, expected.get(name)) for name, text in (overrides or {}).items()}
     layers = [(given, source, "", Path(folder))]
-    if recipe is not None:
+    if recipe not in (None, PARAMS.name):
         path = recipe_path(recipe)
         layers.insert(0, (_read(path), f"recipe {path.stem}", f"{path.name}: ", ROOT))
     for layer, where, prefix, base in layers:
@@ -175,12 +196,7 @@ def load(
         problems += wrong
         values |= {name: _anchored(name, value, base) for name, value in typed.items()}
         sources |= dict.fromkeys(typed, where)
-    sections, wrong = _sections(values)
-    problems += wrong
-    parameters = None if wrong else Parameters(**sections, sources=sources)
-    if problems or (problems := list(conflicts(parameters))):
-        raise ValueError("\n".join(problems))
-    return parameters
+    return values, sources, problems
 
 
 def load_notebook(namespace: Mapping) -> Parameters:

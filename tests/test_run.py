@@ -14,8 +14,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from kit import ROOT, params
-from kit.runner import execution, run
+from kit import ROOT, __main__, __version__, params
+from kit.runner import checks, notebooks, run
 from kit.training import run_state
 
 FIRST = """
@@ -33,9 +33,11 @@ for step in range(3000):
 SECOND = """
 import json, pathlib
 folder = pathlib.Path(run_dir)
-measured = {"images": 50, "top1": {"value": 0.9}, "top5": {"value": 1.0}}
+measured = {"images": 50, "top1": {"value": 0.9, "low": 0.786, "high": 0.957}, "top5": {"value": 1}}
 (folder / "evaluation.json").write_text(json.dumps(measured))
 (folder / "latency.json").write_text(json.dumps({"total": {"p50": 12.34}}))
+rows = "photo,problem,label_1,name_1,probability_1\\ncup.png,,2,coffee,0.875\\ntorn.png,torn,,,\\n"
+(folder / "photos.csv").write_text(rows)
 """
 PICTURE = """
 from matplotlib.figure import Figure
@@ -71,7 +73,7 @@ class Stream(io.StringIO):
 def call(root: Path, *arguments: str) -> SimpleNamespace:
     out, err = Stream(root / "echoed"), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = run.main(["run", *arguments], root=root)
+        code = __main__.main(["run", *arguments], root=root)
     return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue(), root=root)
 
 
@@ -108,15 +110,17 @@ def printed(executed, stream: str) -> list[str]:
 
 
 def test_a_run_that_went_well_exits_with_0_and_leaves_the_notebooks_as_they_were(finished):
-    assert (finished.code, finished.unchanged) == (0, True)
+    assert (finished.code, finished.unchanged) == (0, True), finished.err
     names = sorted(path.name for path in (finished.run_dir / "notebooks").iterdir())
     assert names == ["01_first.ipynb", "02_second.ipynb"]
 
 
-def test_each_notebook_gets_the_parameters_that_it_declares(finished):
+def test_each_notebook_is_told_the_recipe_and_what_is_given_by_hand(finished):
     given = [executed(finished, name).metadata.papermill.parameters for name in names_of(finished)]
-    assert given == [{"seed": 0}, {"run_dir": "runs/one", "learning_rate": 1.0}]
+    told = {"recipe": "params.yaml", "run_dir": "runs/one", "learning_rate": 1.0}
+    assert given == [told, told]
     assert isinstance(given[1]["learning_rate"], float)
+    assert "unknown parameter" not in finished.err
 
 
 def names_of(result) -> list[str]:
@@ -140,7 +144,10 @@ def test_3000_redraws_leave_one_line_in_the_notebook_and_on_the_screen(finished)
 
 def test_every_resolved_value_and_the_environment_are_recorded(finished):
     values = json.loads((finished.run_dir / "params.json").read_text())
-    assert values == params.load(overrides={"run_dir": "runs/one", "learning_rate": 1.0})
+    sources = values.pop("sources")
+    assert values == params.load(overrides={"run_dir": "runs/one", "learning_rate": 1.0}).values
+    assert sources["learning_rate"] == "the command line"
+    assert sources["momentum"] == "params.yaml"
     environment = json.loads((finished.run_dir / "environment.json").read_text())
     assert environment["python"] == ".".join(map(str, sys.version_info[:3]))
     assert any(device.startswith("CPU:0") for device in environment["devices"])
@@ -157,8 +164,25 @@ def test_the_report_shows_every_notebook(finished):
 def test_the_end_says_where_things_are_and_what_was_measured(finished):
     for expected in ("runs/one/notebooks", "runs/one/report.html", "runs/one/figures"):
         assert expected in finished.out
-    assert "top-1 0.9000, top-5 1.0000 of 50 images" in finished.out
+    scores = "top-1 90.0 % (95 % interval 78.6 % to 95.7 %), top-5 100.0 %, of 50 images"
+    assert scores in finished.out
     assert "12.3 ms" in finished.out
+    assert "cup.png is coffee (87.5 %)" in finished.out
+
+
+def test_the_terminal_says_which_step_runs(finished):
+    steps = [line for line in finished.out.splitlines() if line.startswith("step ")]
+    assert steps[0] == "step 1 of 2: first"
+    assert steps[1].startswith("step 1 of 2: first, done in ")
+    assert steps[2] == "step 2 of 2: second"
+
+
+def test_a_step_is_said_to_take_as_long_as_the_last_time(finished, tmp_path):
+    output = finished.run_dir / "notebooks" / "02_second.ipynb"
+    given = executed(finished, "02_second").metadata.papermill.parameters
+    assert notebooks._took(output, given).endswith(" s")
+    assert notebooks._took(output, {**given, "epochs": 3}) == ""
+    assert notebooks._took(tmp_path / "none.ipynb", given) == ""
 
 
 def test_the_first_failure_stops_the_run_and_ends_with_its_error(tmp_path):
@@ -186,7 +210,7 @@ def test_a_kernel_that_dies_is_a_failure_of_its_cell(tmp_path):
     die = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     page = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", die)
     (tmp_path / "notebooks_done" / "notebooks").mkdir(parents=True)
-    failure = execution.execute_all({page: {}}, tmp_path / "notebooks_done", tmp_path)
+    failure = notebooks.execute_all({page: {}}, {}, tmp_path / "notebooks_done", tmp_path)
     assert failure.startswith("01_first failed in cell [2]; ")
     assert "the kernel died" in failure
 
@@ -197,8 +221,8 @@ def test_an_interrupt_leaves_no_kernel_behind(tmp_path):
     page = write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", tell, sleep)
     (tmp_path / "done" / "notebooks").mkdir(parents=True)
     program = (
-        "import sys; from pathlib import Path; from kit import execution;"
-        "execution.execute_all({Path(sys.argv[1]): {}}, Path('done'), Path.cwd())"
+        "import sys; from pathlib import Path; from kit.runner import notebooks;"
+        "notebooks.execute_all({Path(sys.argv[1]): {}}, {}, Path('done'), Path.cwd())"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(page)],
@@ -243,8 +267,8 @@ def test_a_signal_reaches_the_kernel_which_may_save_first(tmp_path, number, cell
     tell = "import os, pathlib\npathlib.Path('part').write_text(str(os.getpid()))"
     write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", tell, cell)
     write_notebook(tmp_path, "02_second", "seed: int = 5  # chance", "open('second', 'w')")
-    program = "import sys; from pathlib import Path; from kit import run;"
-    program += "sys.exit(run.main(['run', '-p', 'run_dir', 'runs/x'], root=Path.cwd()))"
+    program = "import sys; from pathlib import Path; from kit import __main__;"
+    program += "sys.exit(__main__.main(['run', '-p', 'run_dir', 'runs/x'], root=Path.cwd()))"
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=tmp_path,
@@ -271,7 +295,8 @@ def test_an_interrupted_run_goes_on_with_the_notebook_in_which_it_was(tmp_path):
     assert call(tmp_path, *arguments).code == 75
     (tmp_path / "stop").unlink()
     result = call(tmp_path, *arguments)
-    assert "== 01_first: done before the interruption\n== 02_second\n" in result.out
+    steps = "step 1 of 2: first, done before the interruption\nstep 2 of 2: second\n"
+    assert steps in result.out
     assert (tmp_path / "first").read_text() == "x"
     assert "Title of 01_first" in (tmp_path / "runs/x/report.html").read_text(encoding="utf-8")
     assert call(tmp_path, *arguments).code == 0  # it has come to its end: now all runs again
@@ -281,8 +306,8 @@ def test_an_interrupted_run_goes_on_with_the_notebook_in_which_it_was(tmp_path):
 def test_an_interrupted_run_with_other_values_starts_at_the_first_notebook(tmp_path):
     one = write_notebook(tmp_path, "01_first", "seed: int = 5")
     (tmp_path / "done" / "notebooks").mkdir(parents=True)
-    execution.execute_all({one: {"seed": 5}}, tmp_path / "done", tmp_path)
-    count = functools.partial(execution.executed_before, run_dir=tmp_path / "done")
+    notebooks.execute_all({one: {"seed": 5}}, {}, tmp_path / "done", tmp_path)
+    count = functools.partial(notebooks.executed_before, run_dir=tmp_path / "done")
     assert count({one: {"seed": 5}}) == 1
     assert count({one: {"seed": 6}}) == 0
     write_notebook(tmp_path, "01_first", "seed: int = 5", "print('another')")
@@ -311,11 +336,13 @@ def is_alive(process: int) -> bool:
         (["-p", "weight_decay", "much"], "error: weight_decay: 'much' is text, not a number"),
         (["-p", "epoch", "3"], "error: epoch: no such parameter; did you mean epochs?"),
         (["--recipe", "no_such"], "error: recipe 'no_such': no such file"),
-        (["--only", "07"], "error: --only '07': no notebook begins so; there are: 01_first"),
-        (["--only", "01,"], "error: --only '': no notebook begins so"),
+        (["--recipe", "demo", "--only", "07"], "error: --only '07': no notebook begins so; there"),
+        (["--recipe", "demo", "--only", "01,"], "error: --only '': no notebook begins so"),
         (["-p", "run_dir", ""], "error: run_dir: '' holds the kit itself"),
-        (["-p", "run_dir", "notebooks/.."], "error: run_dir: 'notebooks/..' holds the kit itself"),
-        (["-p", "run_dir", "notebooks/01_first.ipynb"], "error: [Errno "),
+        (["-p", "run_dir", "notebooks/.."], "error: run_dir: '.' holds the kit itself"),
+        (["-p", "run_dir", "notebooks/01_first.ipynb"], "error: run_dir: "),
+        (["--only", "01"], "error: --recipe: name one of demo, "),
+        ([], "error: --recipe: name one of demo, "),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_executed(tmp_path, arguments, message):
@@ -327,53 +354,175 @@ def test_bad_input_is_one_line_and_nothing_is_executed(tmp_path, arguments, mess
     assert [path.name for path in tmp_path.iterdir()] == ["notebooks"]
 
 
+def test_all_that_is_wrong_is_said_at_once_and_leaves_no_folder(tmp_path):
+    declared = "raw_dir: str = ''\ndemo_views: int = 0\npredictions: str = ''\nphotos: str = ''"
+    write_notebook(tmp_path, "01_first", declared, "open('ran', 'w')")
+    wrong = {"epochs": "0", "batch_size": "x", "raw_dir": "no/raw", "photos": "no/photos"}
+    wrong |= {"predictions": "no/table.txt", "run_dir": "new/run"}
+    result = call(tmp_path, *(f"-p{name}={value}" for name, value in wrong.items()))
+    assert result.code == 2
+    lines = sorted(line.split(": ")[1] for line in result.err.splitlines())
+    assert lines == ["batch_size", "epochs", "photos", "predictions", "raw_dir"]
+    assert [path.name for path in tmp_path.iterdir()] == ["notebooks"]
+
+
+def test_a_dry_run_says_what_would_be_done_and_makes_no_folder(tmp_path):
+    write_notebook(tmp_path, "01_first", "seed: int = 5  # chance", "open('ran', 'w')")
+    result = call(tmp_path, "--recipe", "demo", "--dry-run", "-p", "epochs=3")
+    assert result.code == 0
+    assert "notebooks: 01_first\n" in result.out
+    assert "run_dir: runs/demo (not there yet)\n" in result.out
+    assert "  epochs: 3 (the command line)\n" in result.out
+    assert "  image_size: 64 (recipe demo)\n" in result.out
+    assert "momentum: 0.9 " not in result.out.replace("batch_norm_momentum", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["notebooks"]
+
+
 def test_a_folder_without_notebooks_is_one_line(tmp_path):
-    result = call(tmp_path)
+    result = call(tmp_path, "--recipe", "demo")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "no notebooks" in result.err
 
 
-def test_bad_input_is_refused_before_anything_slow_is_imported():
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run", "--recipe", "folder", "-p", "epochs", "x", "-p", "raw_dir", "no/such"], 2),
+        (["run", "--recipe", "demo", "--dry-run"], 0),
+        (["params", "--recipe", "rsb_a3"], 0),
+        (["recipes"], 0),
+        (["doctor", "-p", "epochs", "x"], 2),
+    ],
+)
+def test_an_answer_comes_before_anything_slow_is_imported(arguments, code):
     program = (
-        "import sys; from kit.runner.run import main; code = main(['run', '-p', 'epochs', 'x']);"
-        "sys.exit(code + 10 * len({'tensorflow', 'papermill', 'nbconvert'} & set(sys.modules)))"
+        f"import sys; from kit.__main__ import main; code = main({arguments});"
+        "slow = {'tensorflow', 'keras', 'papermill', 'nbconvert'} & set(sys.modules);"
+        "sys.exit(code + 10 * len(slow))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == code, done.stderr
+
+
+def kit(*arguments: str, cwd=ROOT):
+    command = [sys.executable, "-m", "kit", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("arguments", [[], ["walk"]])
 def test_no_or_an_unknown_command_prints_the_usage(arguments):
-    command = [sys.executable, "-m", "kit", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = kit(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: python -m kit")
+
+
+def test_a_misspelled_command_is_told_the_nearest():
+    assert kit("rnu").stderr.endswith("rnu: no such command; did you mean run?\n")
+
+
+def test_help_lists_every_command_and_version_is_the_kits():
+    listed = kit("--help").stdout
+    for command in ("run", "params", "recipes", "doctor", "data-service"):
+        assert f"\n    {command} " in listed
+    assert kit("--version").stdout == f"{__version__}\n"
+
+
+def test_a_path_on_the_command_line_means_the_shells_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    arguments = ("run", "--recipe", "folder", "--dry-run", "-p", "raw_dir", "mine")
+    done = kit(*arguments, cwd=tmp_path)
+    assert f"raw_dir: {tmp_path / 'mine'}\n" in done.stdout
+    elsewhere = kit(*arguments)
+    assert elsewhere.returncode == 2
+    assert f"raw_dir: {ROOT / 'mine'} does not exist" in elsewhere.stderr
+
+
+def test_a_recipe_of_ones_own_reaches_the_notebooks_by_its_whole_path(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("epochs: 3\n")
+    monkeypatch.chdir(tmp_path)
+    assert run.injected("mine.yaml", params.load("mine.yaml")) == {
+        "recipe": str(tmp_path / "mine.yaml")
+    }
+    assert run.injected("params.yaml", params.load())["recipe"] == "params.yaml"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["-p", "epochs", "3"], ["-p", "epochs=3"], ["-pepochs=3"], ["--parameter", "epochs=3"]],
+)
+def test_a_parameter_may_be_given_in_either_form(given, capsys):
+    assert __main__.main(["params", "--recipe", "demo", *given]) == 0
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("epochs "))
+    assert line.split()[1:5] == ["3", "the", "command", "line"]
+
+
+@pytest.mark.parametrize("given", [["-p", "epochs"], ["-p", "photos", "two", "words"]])
+def test_half_a_parameter_is_explained(given, capsys):
+    with pytest.raises(SystemExit):
+        __main__.main(["params", *given])
+    assert "write -p NAME VALUE, a VALUE of words in quotes" in capsys.readouterr().err
+
+
+def test_params_prints_value_source_and_meaning_of_each(capsys):
+    assert __main__.main(["params", "--recipe", "demo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(params.load().values)
+    (batch,) = (line for line in lines if line.startswith("batch_size "))
+    assert batch.split("  ")[0] == "batch_size"
+    assert " 32 " in batch and "recipe demo" in batch and "images per step" in batch
+
+
+def test_params_tells_two_runs_apart(finished, capsys):
+    assert __main__.main(["params", "--diff", "demo", str(finished.run_dir)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "learning_rate          0.01 -> 1.0" in lines
+    assert not [line for line in lines if line.startswith(("momentum ", "sources "))]
+
+
+def test_recipes_are_listed_with_what_they_published(capsys):
+    assert __main__.main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["params.yaml", *params.recipes()]
+    found = {line.split()[0]: line.split()[1] for line in lines}
+    assert (found["nvidia_90"], found["demo"]) == ("77.12", "-")
 
 
 def test_only_selects_by_prefix_in_the_order_of_the_notebooks(tmp_path):
     for name in ("02_b", "01_a", "03_c"):
         write_notebook(tmp_path, name, "seed: int = 5")
     folder = tmp_path / "notebooks"
-    assert [path.stem for path in run.select(folder, None)] == ["01_a", "02_b", "03_c"]
-    assert [path.stem for path in run.select(folder, "03, 01")] == ["01_a", "03_c"]
+    assert [path.stem for path in notebooks.select(folder, None)] == ["01_a", "02_b", "03_c"]
+    assert [path.stem for path in notebooks.select(folder, "03, 01")] == ["01_a", "03_c"]
 
 
-def test_a_notebook_and_params_yaml_must_agree(tmp_path):
-    page = write_notebook(tmp_path, "01_first", "epochs: int = 5")
-    assert run.plan({"epochs": 3, "seed": 0}, [page]) == {page: {"epochs": 3}}
-    with pytest.raises(ValueError, match="01_first.ipynb: epochs is not in params.yaml"):
-        run.plan({"seed": 0}, [page])
-    with pytest.raises(ValueError, match="epochs: 'ten' is text, not a whole number"):
-        run.plan({"epochs": "ten"}, [page])
+@pytest.mark.parametrize(
+    ("code", "used"),
+    [
+        ("print(1)", ["seed"]),
+        ("p = params.load_notebook(globals())\np.table()", ["seed"]),
+        ("p = params.load_notebook(globals())\nbatches(p.mixing)", ["mixup", "cutmix"]),
+        ("p == 1 or train(p)", list(params.read_params())),
+        ("p.values", list(params.read_params())),
+    ],
+)
+def test_a_notebook_uses_what_it_declares_and_the_sections_that_it_names(tmp_path, code, used):
+    page = write_notebook(tmp_path, "01_first", "recipe: str = ''\nseed: int = 5", code)
+    found = notebooks.uses(page)
+    assert set(used) <= set(found) and "seed" in found
+    assert ("epochs" in found) == ("epochs" in used)
 
 
 def test_a_run_of_some_notebooks_keeps_the_recorded_values_of_the_others(tmp_path):
-    values = {"run_dir": "runs/x", "epochs": 3, "top_k": 5}
-    everything = {Path("02"): {"epochs": 3}, Path("04"): {"top_k": 5}}
-    run_dir = run.prepare(values, everything, tmp_path)
-    run.prepare(values | {"epochs": 100, "top_k": 1}, {Path("04"): {"top_k": 1}}, tmp_path)
-    recorded = json.loads((run_dir / "params.json").read_text())
-    assert recorded == {"run_dir": "runs/x", "epochs": 3, "top_k": 1}
+    def recorded(tasks, **overrides):
+        p = params.load(None, {"run_dir": "runs/x", **overrides})
+        return json.loads((run.prepare(p, tasks, tmp_path) / "params.json").read_text())
+
+    tasks = {Path("02"): {"epochs": 0}, Path("04"): {"top_k": 0}}
+    assert recorded(tasks, epochs=101, top_k=7)["epochs"] == 101
+    found = recorded({Path("04"): {"top_k": 0}}, epochs=200, top_k=1)
+    assert (found["epochs"], found["top_k"], found["run_dir"]) == (101, 1, "runs/x")
+    assert found["sources"]["epochs"] == "given by hand"
 
 
 @pytest.mark.parametrize(
@@ -391,7 +540,7 @@ def test_a_run_of_some_notebooks_keeps_the_recorded_values_of_the_others(tmp_pat
 )
 def test_in_a_file_only_what_was_last_drawn_of_a_line_is_echoed(chunks, expected):
     stream = io.StringIO()
-    echo = execution.Echo(stream)
+    echo = notebooks.Echo(stream)
     for chunk in chunks:
         echo.write(chunk)
     echo.end()
@@ -401,7 +550,7 @@ def test_in_a_file_only_what_was_last_drawn_of_a_line_is_echoed(chunks, expected
 def test_on_a_terminal_every_redraw_is_echoed():
     stream = io.StringIO()
     stream.isatty = lambda: True
-    echo = execution.Echo(stream)
+    echo = notebooks.Echo(stream)
     echo.write("10 %\r")
     echo.write("20 %\r")
     assert stream.getvalue() == "10 %\r20 %\r"
@@ -409,7 +558,7 @@ def test_on_a_terminal_every_redraw_is_echoed():
 
 def test_what_tensorflow_says_of_itself_is_not_echoed():
     stream = io.StringIO()
-    echo = execution.Echo(stream)
+    echo = notebooks.Echo(stream)
     echo.write(
         "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
         "I0000 00:00:1.5 42 cudart_stub.cc:31] Could not find cuda drivers, GPU will not be used.\n"
@@ -419,20 +568,24 @@ def test_what_tensorflow_says_of_itself_is_not_echoed():
     assert stream.getvalue() == "E0000 00:00:1.5 42 gpu.cc:9] out of memory\nIn the end\n"
 
 
+def training(**overrides):
+    """Check a training on two GPUs of each of three hosts."""
+    p = params.load(None, overrides)
+    checks.check_training(p, set(p.values) - {"photos"}, ["GPU:0", "GPU:1"], 3)
+
+
 @pytest.mark.parametrize(
     "wrong, line",
     [
-        ({"batch_size": 33, "replicas": 2}, "batch_size: 33 does not divide among 2 replicas"),
-        ({"precision": "bf16"}, 'precision: "bf16" is not one of'),
-        ({"image_size": 300}, "image_size: 300 is larger than resize_side: 256"),
-        ({"test_views": ["five_crop"]}, 'test_views: "five_crop" is not one of flip, ten_crop'),
-        ({"expected_top1": [[2, 6, 9]]}, r"expected_top1: \[2, 6, 9\] is no"),
+        ({"batch_size": 256}, "batch_size: 256 does not divide among 6 replicas"),
+        ({"batch_size": 60, "precision": "mixed_float16"}, "precision: mixed_float16 on several"),
+        ({"batch_size": 12, "repeated_augmentation": 3}, "repeated_augmentation: 3 does not div"),
     ],
 )
-def test_a_training_that_would_fail_is_refused_before_hours_of_preparation(wrong, line):
-    parameters = params.load(overrides=wrong)
+def test_what_the_found_devices_cannot_train_is_refused_before_hours_of_preparation(wrong, line):
+    training(batch_size=60)
     with pytest.raises(ValueError, match=line):
-        run.check_training({Path("01"): {"seed": 0}, Path("02"): parameters}, ["CPU:0"])
+        training(**wrong)
 
 
 def test_an_unfinished_training_of_other_parameters_is_refused_before_anything_runs(tmp_path):
@@ -445,15 +598,10 @@ def test_an_unfinished_training_of_other_parameters_is_refused_before_anything_r
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_global_batch_divides_among_the_replicas_of_all_hosts():
-    with pytest.raises(ValueError, match="256 does not divide among 6 replicas"):
-        run.check_training({Path("02"): params.load()}, ["GPU:0", "GPU:1"], 3)
-
-
 def test_half_a_configuration_of_hosts_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", '{"cluster": ')
     write_notebook(tmp_path, "01_x", "seed: int = 5", "open('ran', 'w')")
-    result = call(tmp_path)
+    result = call(tmp_path, "--recipe", "params.yaml")
     assert result.code == 2
     assert result.err.startswith("error: TF_CONFIG") and result.err.count("\n") == 1
     assert not (tmp_path / "ran").exists()
@@ -472,8 +620,8 @@ def test_a_lost_host_is_worth_another_try(tmp_path):
     [
         (["exports", "[saved_model, coreml]"], 'exports: "coreml" is not one of saved_model, onnx'),
         (["exports", "[onnx]"], "exports: onnx needs tf2onnx, which is not installed: pip install"),
-        (["top_k", "0"], "top_k: 0 is under 1"),
-        (["latency_runs", "0"], "latency_runs: 0 is under 1"),
+        (["top_k", "0"], "top_k: 0 is below 1"),
+        (["latency_runs", "0"], "latency_runs: 0 is below 1"),
     ],
 )
 def test_what_the_last_notebook_cannot_do_stops_the_run_at_its_start(
@@ -491,14 +639,28 @@ def test_what_the_last_notebook_cannot_do_stops_the_run_at_its_start(
     assert not (tmp_path / "ran").exists()
 
 
+def test_images_that_the_last_notebook_cannot_take_stop_the_run_at_its_start(tmp_path):
+    write_notebook(tmp_path, "04_x", "photos: str = ''", "open('ran', 'w')")
+    (tmp_path / "empty").mkdir()
+    result = call(tmp_path, "-p", "photos", str(tmp_path / "empty"), "-p", "run_dir", "runs/x")
+    assert result.code == 2
+    assert result.err.startswith('error: photos: no image in "')
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
-    "change, reason",
+    ("name", "reason"),
     [
-        ({"photos": "no/such/folder"}, r'photos: ".*no/such/folder" is not there'),
-        ({"predictions": "answers.txt"}, "predictions: .* ends neither in .csv"),
+        ("answers.txt", "ends neither in .csv nor in .parquet"),
+        ("file/answers.csv", "file is a file; name another"),
+        ("folder.csv", "is a folder; name a file"),
+        ("new/folder/answers.csv", None),
     ],
 )
-def test_photographs_that_the_last_notebook_cannot_take_stop_the_run_at_its_start(change, reason):
-    parameters = {"photos": "", "predictions": ""} | change
-    with pytest.raises((OSError, ValueError), match=reason):
-        run.check_training({Path("04"): parameters}, [])
+def test_a_table_that_cannot_be_written_is_refused_and_no_folder_made(tmp_path, name, reason):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.csv").mkdir()
+    before = sorted(tmp_path.iterdir())
+    found = list(checks.problems({Path("04"): {"predictions": name}}, "runs/x", tmp_path))
+    assert [reason in line for line in found] == ([True] if reason else [])
+    assert sorted(tmp_path.iterdir()) == before

@@ -33,15 +33,15 @@ class Line(NamedTuple):
     text: str
 
 
-def examine(*, run_dir, data_dir):
+def examine(run_dir, data_dir):
     """Give a Line for each check, as they are made; in under a minute, unless a device hangs."""
-    yield from versions()
-    yield machine()
-    yield bfloat16()
-    yield from disks(run_dir, data_dir)
-    yield from reachable()
-    yield driver()
-    yield from asked_apart(data_dir)
+    checks = [(versions,), (machine,), (bfloat16,), (disks, run_dir, data_dir)]
+    checks += [(jupyter,), (tensorboard,), (driver,), (asked_apart, data_dir)]
+    for check, *about in checks:
+        try:
+            yield from check(*about)
+        except ImportError as error:
+            yield Line("warning", f"{check.__name__} cannot be checked ({error}); make setup")
 
 
 def versions():
@@ -76,20 +76,19 @@ def machine():
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     text = f"{cores()} of {os.cpu_count()} cores, {memory:.0f} GiB of memory"
     if memory < 6:
-        return Line("warning", f"{text}: little for shuffling ImageNet; lower shuffle_shards to 2")
-    return Line("ok", text)
+        yield Line("warning", f"{text}: little for shuffling ImageNet; lower shuffle_shards to 2")
+    else:
+        yield Line("ok", text)
 
 
 def bfloat16():
     """Say which precision suits the CPU."""
     path = Path("/proc/cpuinfo")
     flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
-    found = flags & {"avx512_bf16", "amx_bf16", "bf16"}
-    if found:
-        return Line("ok", f"the CPU has bfloat16 ({', '.join(sorted(found))}): mixed_bfloat16 pays")
-    return Line(
-        "ok", "no bfloat16 instructions seen in the CPU: on it, precision float32 is faster"
-    )
+    if found := sorted(flags & {"avx512_bf16", "amx_bf16", "bf16"}):
+        yield Line("ok", f"the CPU has bfloat16 ({', '.join(found)}): mixed_bfloat16 is faster")
+    else:
+        yield Line("ok", "the CPU shows no bfloat16 instructions: on it, float32 is faster")
 
 
 def disks(run_dir, data_dir):
@@ -127,33 +126,38 @@ def shards(data_dir):
     return Line("ok", f"data_dir {data_dir}: {len(paths)} shards, {counts} images")
 
 
-def reachable():
-    """Say whether others on the network reach this user's Jupyter or TensorBoard."""
-    for name, found in (("Jupyter", exposure.jupyter()), ("TensorBoard", exposure.tensorboard())):
-        for text in found:
-            yield Line("problem", text)
-        if not found:
-            yield Line("ok", f"{name}: nothing that lets others in")
+def jupyter():
+    """Say whether others on the network reach this user's Jupyter."""
+    return _exposed("Jupyter", exposure.jupyter())
+
+
+def tensorboard():
+    """Say whether others on the network reach this user's TensorBoard."""
+    return _exposed("TensorBoard", exposure.tensorboard())
+
+
+def _exposed(name, found):
+    lines = [Line("problem", text) for text in found]
+    return lines or [Line("ok", f"{name}: nothing that lets others in")]
 
 
 def driver():
     """Say what NVIDIA's driver reports."""
-    query = "--query-gpu=name,driver_version,memory.total"
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total"]
     try:
         asked = subprocess.run(
-            ["nvidia-smi", query, "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
+            [*command, "--format=csv,noheader"], capture_output=True, text=True, timeout=20
         )
     except FileNotFoundError:
-        return Line("ok", "no NVIDIA driver: the CPU trains")
+        yield Line("ok", "no NVIDIA driver: the CPU trains")
     except subprocess.TimeoutExpired:
-        return Line("problem", "nvidia-smi does not answer: the driver hangs; restart the machine")
-    if asked.returncode:
-        said = " ".join((asked.stdout + asked.stderr).split())
-        return Line("problem", f"nvidia-smi fails ({said}); mend the driver first")
-    return Line("ok", f"NVIDIA's driver sees {'; '.join(asked.stdout.strip().splitlines())}")
+        yield Line("problem", "nvidia-smi does not answer: the driver hangs; restart the machine")
+    else:
+        said = "; ".join((asked.stdout + asked.stderr).strip().splitlines())
+        if asked.returncode:
+            yield Line("problem", f"nvidia-smi fails ({said}); repair the driver first")
+        else:
+            yield Line("ok", f"NVIDIA's driver sees {said}")
 
 
 def asked_apart(data_dir):

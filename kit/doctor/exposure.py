@@ -50,7 +50,7 @@ def tensorboard() -> list[str]:
 
     everywhere = ports_open_to_all()
     return [
-        f"TensorBoard on port {board.port} listens on all addresses and knows no password: restart "
+        f"TensorBoard on port {board.port} listens on all addresses and has no password: restart "
         "it without --bind_all or --host"
         for board in manager.get_all()
         if board.port in everywhere
@@ -58,12 +58,12 @@ def tensorboard() -> list[str]:
 
 
 def ports_open_to_all() -> set[int]:
-    """Give the TCP ports on which anybody listens on every address; none where /proc lacks."""
+    """Give the TCP ports that are open on every address; none on a system without /proc."""
     found = set()
     for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         for row in path.read_text(encoding="ascii").splitlines()[1:] if path.exists() else ():
             local, state = row.split()[1], row.split()[3]
             address, port = local.split(":")
-            if state == "0A" and not address.strip("0"):  # it listens, on 0.0.0.0 or ::
+            if state == "0A" and not address.strip("0"):  # LISTEN, on 0.0.0.0 or ::
                 found.add(int(port, 16))
     return found

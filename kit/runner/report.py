@@ -1,31 +1,31 @@
-"""What a run leaves behind: its report, where it ran, what it measured."""
+"""report.html: one page on what a run was and measured, then its executed notebooks."""
 
-import importlib.metadata
-import json
-import platform
+import base64
+import html
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from kit import __version__
-from kit.files import replacing
-from kit.machine import cores
+import nbformat
+from bleach import ALLOWED_ATTRIBUTES, ALLOWED_TAGS
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors.sanitize import SanitizeHTML
 
-# TensorFlow's first words, which no setting silences: on a CPU they look like errors.
-CHATTER = re.compile(
-    r"^(WARNING: All log messages before absl|I\d{4} |E\d{4} .*failed call to cuInit).*\n", re.M
-)
-PACKAGES = ("tensorflow", "keras", "numpy", "papermill", "tensorboard")
-DEVICES = """
-import json
-import tensorflow as tf
-details = tf.config.experimental.get_device_details
-print(json.dumps([
-    f"{device.name.split(':', 1)[1]} {details(device).get('device_name', '')}".strip()
-    for device in tf.config.list_physical_devices()
-]))
-"""
+from kit import params
+from kit.files import replacing
+from kit.runner import notebooks, summary
+
+FIGURES = {  # name: what it shows
+    "accuracy": "Top-1 and top-5 accuracy of training and validation, by epoch",
+    "loss": "Loss of training and validation, by epoch",
+    "confusion": "Confusion matrix: how often each class is taken for each other",
+    "mistakes": "The worst mistakes: validation images of which the model is surest and wrong",
+    "latency": "Latency of one image in each form of the model",
+}
+HIDDEN = {"parameters", "injected-parameters"}  # cells: the report has the parameters once
+TAGS = ("details", "div", "h3", "p", "pre", "span", "summary")
+TAGS += ("table", "tbody", "td", "th", "thead", "tr")
+ATTRIBUTES = ALLOWED_ATTRIBUTES | {"*": ["class"], "th": ["colspan"], "td": ["colspan"]}
 
 # Lab's page without the scripts that it loads from elsewhere, and no wider than people read.
 TEMPLATE = """
@@ -33,111 +33,113 @@ TEMPLATE = """
 {%- block html_head_js %}{% endblock -%}
 {%- block html_head_js_mathjax %}{% endblock -%}
 {%- block html_head_js_mermaidjs %}{% endblock -%}
-{%- block html_head_css %}<style>body { max-width: 75em; margin: auto; }</style>{% endblock -%}
+{%- block html_head_css %}<style>
+body { max-width: 60em; margin: auto; padding: 0 1em; }
+img { max-width: 100%; }
+figure { display: inline-block; width: 48%; margin: 0.5%; vertical-align: top; }
+figcaption, summary { color: #555; font: small sans-serif; }
+nav > ul { columns: 3; }
+nav > ul > li { break-inside: avoid; }
+.jp-RenderedHTMLCommon table { margin-left: 0; }
+.jp-RenderedHTMLCommon tr > :is(th, td) { text-align: left !important; }
+main [data-mime-type="application/vnd.jupyter.stderr"] { background: none; }
+</style>{% endblock -%}
+{%- block body_header %}<body class="jp-Notebook" data-jp-theme-light="true"><main>
+<div class="jp-RenderedHTMLCommon">{{ nb.metadata.front }}</div>{% endblock -%}
+{%- block input %}<details{{ " open" if cell.metadata.failed }}><summary>code</summary>
+{{ super() }}</details>{% endblock -%}
+{%- block data_png %}<img alt="{{ cell.metadata.alt | escape_html }}"
+src="data:image/png;base64,{{ output.data['image/png'] }}">{% endblock -%}
 """
 
 
 def write_report(run_dir: Path) -> None:
-    """Write the executed notebooks of the run into one report.html, which needs no other file."""
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    text = nbformat.v4.new_markdown_cell
-    paths = sorted((run_dir / "notebooks").glob("*.ipynb"))
-    links = " · ".join(f"[{path.stem}](#{path.stem})" for path in paths)
-    report = nbformat.v4.new_notebook(metadata={"language_info": {"name": "ipython"}})
-    numbers = "".join(f"\n- {' '.join(line.split())}" for line in measured(run_dir))
-    report.cells.append(text(f"# Run `{run_dir.name}`\n\n{links}\n{numbers}"))
-    for path in paths:
+    """Write run_dir/report.html, which needs no other file; what the run lacks is left out."""
+    whole = nbformat.v4.new_notebook(metadata={"language_info": {"name": "ipython"}})
+    contents = []
+    for path in sorted((run_dir / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         started = notebook.metadata.papermill.start_time[:16].replace("T", " ")
         when = f'---\n\n<a id="{path.stem}"></a>`{path.name}`, executed {started} UTC'
-        report.cells += [text(when), *notebook.cells]
-    for number, cell in enumerate(report.cells):
+        headings = _marked(notebook, path.stem)
+        whole.cells += [nbformat.v4.new_markdown_cell(when), *map(_shown, _visible(notebook))]
+        contents.append(_link(path.stem, notebooks.title(path)) + _list(headings))
+    for number, cell in enumerate(whole.cells):
         cell["id"] = f"cell-{number}"  # two notebooks may use the same
-        for output in cell.get("outputs", []):
-            if output.get("name") == "stderr":
-                output["text"] = CHATTER.sub("", output["text"])
-        if "outputs" in cell:
-            cell["outputs"] = [out for out in cell["outputs"] if out.get("text") != ""]
-    exporter = HTMLExporter(raw_template=TEMPLATE)
-    html, _ = exporter.from_notebook_node(report, {"metadata": {"name": run_dir.name}})
+    whole.metadata["front"] = "\n".join(_front(run_dir, contents))
+    exporter = HTMLExporter(
+        raw_template=TEMPLATE, exclude_input_prompt=True, exclude_output_prompt=True
+    )
+    text, _ = exporter.from_notebook_node(whole, {"metadata": {"name": run_dir.name}})
     with replacing(run_dir / "report.html") as path:
-        path.write_text(html, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
-def summary(run_dir: Path) -> list[str]:
-    """Say where things are, and what was measured."""
-    return [
-        f"executed notebooks: {run_dir / 'notebooks'}",
-        f"report:             {run_dir / 'report.html'}",
-        f"figures:            {run_dir / 'figures'}",
-        *measured(run_dir),
-    ]
+def _front(run_dir: Path, contents: list[str]) -> Iterator[str]:
+    """Give the first page in HTML: what the run was, what it measured, figures, contents."""
+    yield f"<h1>Run <code>{html.escape(run_dir.name)}</code></h1><table>"
+    for row in (*summary.described(run_dir), *summary.measured(run_dir)):
+        name, text = map(html.escape, row)
+        yield f"<tr><th>{name}</th><td>{' '.join(text.split())}</td></tr>"
+    yield "</table>"
+    for name, shows in FIGURES.items():
+        path = run_dir / "figures" / f"{name}.png"
+        if path.exists() and (name in ("accuracy", "loss") or summary.is_newer(run_dir, path)):
+            data = base64.b64encode(path.read_bytes()).decode()
+            image = f'<img alt="{shows}" src="data:image/png;base64,{data}">'
+            yield f"<figure>{image}<figcaption>{shows}</figcaption></figure>"
+    yield f"<h2>Contents</h2><nav>{_list(contents)}</nav>"
+    recorded = summary.read(run_dir / "params.json")
+    if sources := recorded.get("sources"):
+        values = {name: recorded[name] for name in sources}
+        table = params.Table(values, sources)._repr_html_()
+        yield f"<h2>Parameters</h2><details><summary>all values</summary>{table}</details>"
 
 
-def measured(run_dir: Path) -> list[str]:
-    """Say what was measured: accuracy and latency only if since the model was trained."""
-    lines = []
-    if found := _read_newer(run_dir / "evaluation.json", run_dir / "model.json"):
-        top1, top5 = found["top1"]["value"], found["top5"]["value"]
-        lines.append(
-            f"accuracy:           top-1 {top1:.4f}, top-5 {top5:.4f} of {found['images']} images"
-        )
-    if found := _read_newer(run_dir / "latency.json", run_dir / "model.json"):
-        lines.append(f"latency:            {found['total']['p50']:.1f} ms for one image (median)")
-    path = run_dir / "throughput.json"
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rate = found["images_per_second"]["input"]
-        lines.append(f"input:              {rate:,.0f} images/s; {found['input_bound']}")
-    return lines
+def _marked(notebook, stem: str) -> list[str]:
+    """Put an anchor into each section's heading; give the links to them."""
+    links = []
+
+    def mark(match):
+        anchor = f"{stem}-{len(links) + 1}"
+        links.append(_link(anchor, match[1]))
+        return f'## <a id="{anchor}"></a>{match[1]}'
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            source = re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](#\1)", cell.source)
+            cell.source = re.sub(r"^## (.*)", mark, source, flags=re.MULTILINE)
+    return links
 
 
-def _read_newer(path: Path, model: Path) -> dict | None:
-    if not path.exists() or (model.exists() and model.stat().st_mtime > path.stat().st_mtime):
-        return None
-    return json.loads(path.read_text(encoding="utf-8"))
+def _link(anchor: str, text: str) -> str:
+    return f'<a href="#{anchor}">{html.escape(text.replace("`", ""))}</a>'
 
 
-def environment(root: Path) -> dict:
-    """Give what the run runs on: Python, platform, package versions, devices, commit."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": cores(),
-        "devices": _devices(),
-        "packages": {"kit": __version__} | {name: _version(name) for name in PACKAGES},
-        "git": _commit(root),
-    }
+def _list(items: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu may stand for tensorflow
-        return None
+def _visible(notebook) -> Iterator:
+    """Give the cells to show; a code cell knows, for its pictures, what the text above it says."""
+    text = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            text = cell.source
+        cell.metadata["alt"] = " ".join(re.sub(r"<.*?>|[`*#|]", "", text).split())[:200]
+        tags = set(cell.metadata.get("tags", ()))
+        if not tags & HIDDEN and "load_notebook(" not in cell.source:
+            yield cell
 
 
-def _devices() -> list[str]:
-    """Ask TensorFlow in another process, so that this one holds no GPU while notebooks run."""
-    asked = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True)
-    if asked.returncode != 0:
-        last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ImportError(f"TensorFlow does not start ({last}); make setup installs it")
-    return json.loads(asked.stdout.splitlines()[-1])
-
-
-def _commit(root: Path) -> dict | None:
-    """Give the git commit and whether files differ from it; None outside a repository."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if git("rev-parse", "--show-prefix"):
-            return None  # somebody else's repository around this folder
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None
+def _shown(cell):
+    """Give the cell without noise, and without what a browser could run."""
+    if cell.cell_type == "code":
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output["text"] = notebooks.CHATTER.sub("", output["text"])
+        kept = [output for output in cell.outputs if output.get("text") != ""]
+        safe = SanitizeHTML(tags=[*ALLOWED_TAGS, *TAGS], attributes=ATTRIBUTES)
+        cell.outputs = safe.sanitize_code_outputs(kept)
+        cell.metadata["failed"] = any(output.output_type == "error" for output in kept)
+    return cell

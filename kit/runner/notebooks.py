@@ -1,79 +1,146 @@
-"""Notebooks executed by papermill in kernels of the running interpreter, their words passed on."""
+"""Notebooks: what they use, and their execution by papermill in the running interpreter."""
 
+import contextlib
+import dataclasses
 import hashlib
 import json
+import logging
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kit import signals
+from kit import params, signals
 from kit.files import write_json
-from kit.runner import report
 
-LEDGER = "notebooks/executed.json"  # in run_dir, until the run has come to its end
+PROGRESS = "notebooks/executed.json"  # in run_dir, until the run has come to its end
+# TensorFlow's first words, which no setting silences: on a CPU they look like errors.
+CHATTER = re.compile(
+    r"^(WARNING: All log messages before absl|I\d{4} |E\d{4} .*failed call to cuInit"
+    r"|INFO:tensorflow:Using MirroredStrategy).*\n",
+    re.M,
+)
 
 
-def execute_all(tasks: dict[Path, dict], run_dir: Path, root: Path, forwarder=None) -> str:
+def select(folder: Path, only: str | None) -> list[Path]:
+    """Give the numbered notebooks in order, or those whose names begin with a prefix in `only`.
+
+    Raises ValueError for a prefix that no notebook has, FileNotFoundError without notebooks.
+    """
+    found = sorted(folder.glob("0*.ipynb"))
+    if not found:
+        raise FileNotFoundError(f"{folder}: no notebooks; restore them from git")
+    prefixes = ["0"] if only is None else [prefix.strip() for prefix in only.split(",")]
+    for prefix in prefixes:
+        if not prefix or not any(path.name.startswith(prefix) for path in found):
+            names = ", ".join(path.stem for path in found)
+            raise ValueError(f"--only {prefix!r}: no notebook begins so; there are: {names}")
+    return [path for path in found if path.name.startswith(tuple(prefixes))]
+
+
+def uses(notebook: Path) -> list[str]:
+    """Give the parameters that a notebook's code uses, in the order of params.yaml.
+
+    They are those that its parameters cell declares, and those of each section that it names as
+    `p.section`; of all sections, where it hands over `p` itself.
+    """
+    declared = params.declared(notebook)
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    named = set(re.findall(r"\bp\b(?!\s*=[^=])(?:\.(\w+))?", code)) - {"table"}
+    sections = named if named <= set(params.SECTIONS) else params.SECTIONS
+    fields = {
+        field.name for name in sections for field in dataclasses.fields(params.SECTIONS[name])
+    }
+    return [name for name in params.read_params() if name in fields or name in declared]
+
+
+def execute_all(
+    tasks: Mapping[Path, dict], given: Mapping, run_dir: Path, root: Path, forwarder=None
+) -> str:
     """Execute the notebooks in order up to the first failure; return what to say of it, or "".
 
-    `forwarder` passes signals on to the kernels (signals.Forwarder). The same run again, after it
-    was interrupted or killed, goes on with the notebook in which it was.
+    `tasks` holds the values that each uses, and `given` what is injected into all. `forwarder`
+    passes signals on to the kernels (signals.Forwarder). The same run again, after it was
+    interrupted or killed, goes on with the notebook in which it was.
     """
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError, strip_color
 
     outputs = {notebook: run_dir / "notebooks" / notebook.name for notebook in tasks}
+    took = {notebook: _took(output, given) for notebook, output in outputs.items()}
     executed = executed_before(tasks, run_dir)
     for output in list(outputs.values())[executed:]:
         output.unlink(missing_ok=True)  # or the report of a failure would show an older run's
-    for number, (notebook, output) in enumerate(outputs.items()):
+    for number, (notebook, output) in enumerate(outputs.items(), start=1):
         if forwarder and forwarder.signal:
             return ""  # it came as the notebook before was ending
-        if number < executed:
-            print(f"== {notebook.stem}: done before the interruption", flush=True)
+        step = f"step {number} of {len(tasks)}: {title(notebook)}"
+        if number <= executed:
+            print(f"{step}, done before the interruption", flush=True)
             continue
-        print(f"== {notebook.stem}", flush=True)
+        print(f"{step}{took[notebook]}", flush=True)
         started = time.monotonic()
         try:
-            execute(notebook, output, tasks[notebook], root, forwarder)
+            execute(notebook, output, given, root, forwarder)
         except PapermillExecutionError as error:
             lines = strip_color("\n".join(error.traceback)).rstrip().splitlines()
             return _failure(output, lines[-12:])
         except DeadKernelError:
             return _failure(output, ["the kernel died; was it out of memory? lower batch_size"])
-        print(f"== {notebook.stem}: done in {time.monotonic() - started:.0f} s", flush=True)
-        write_json(run_dir / LEDGER, {"run": identity(tasks), "executed": number + 1})
+        print(f"{step}, done in {_duration(time.monotonic() - started)}\n", flush=True)
+        write_json(run_dir / PROGRESS, {"run": identity(tasks), "executed": number})
     return ""
 
 
-def executed_before(tasks: dict[Path, dict], run_dir: Path) -> int:
+def title(notebook: Path) -> str:
+    """Give what a notebook is called for people: "training" for 02_training.ipynb."""
+    return notebook.stem.partition("_")[2].replace("_", " ")
+
+
+def _took(output: Path, given: Mapping) -> str:
+    """Say how long the same notebook took with the same values, if it is known."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        run = json.loads(output.read_text(encoding="utf-8"))["metadata"]["papermill"]
+        if run["parameters"] == given and run["exception"] is None:
+            return f", about {_duration(run['duration'])}"
+    return ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def executed_before(tasks: Mapping[Path, dict], run_dir: Path) -> int:
     """Give how many of these notebooks the same run has executed before it was interrupted."""
-    ledger = run_dir / LEDGER
-    found = json.loads(ledger.read_text(encoding="utf-8")) if ledger.exists() else {}
+    progress = run_dir / PROGRESS
+    found = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {}
     return found["executed"] if found.get("run") == identity(tasks) else 0
 
 
-def identity(tasks: dict[Path, dict]) -> list[str]:
-    """Give a hash of each notebook and its parameters."""
+def identity(tasks: Mapping[Path, dict]) -> list[str]:
+    """Give a hash of each notebook and the values that it uses."""
     return [
-        hashlib.sha256(path.read_bytes() + json.dumps(parameters).encode()).hexdigest()
-        for path, parameters in tasks.items()
+        hashlib.sha256(path.read_bytes() + json.dumps(used).encode()).hexdigest()
+        for path, used in tasks.items()
     ]
 
 
-def execute(notebook: Path, output: Path, parameters: dict, root: Path, forwarder=None) -> None:
+def execute(notebook: Path, output: Path, given: Mapping, root: Path, forwarder=None) -> None:
     """Execute one notebook through papermill in the folder `root`, echoing its streams."""
     import papermill
 
+    # it warns of each parameter that the cell doesn't declare; kit.params knows them all
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     echoes = Echo(sys.stdout), Echo(sys.stderr)
     forwarder = forwarder or signals.Forwarder()
     try:
         papermill.execute_notebook(
             _unformatted(notebook),
             _unformatted(output),
-            parameters,
+            dict(given),
             cwd=root,
             kernel_name="python3",
             language="python",
@@ -135,7 +202,7 @@ class Echo:
         self.line = ""
 
     def write(self, text: str) -> None:
-        text = report.CHATTER.sub("", text)
+        text = CHATTER.sub("", text)
         if self.stream.isatty():
             self.stream.write(text)
             return

@@ -1,0 +1,88 @@
+"""What a run was and what it measured, in words: for the end of the terminal and the report."""
+
+import csv
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+SHOWN = 3  # predictions
+
+
+def lines(run_dir: Path) -> list[str]:
+    """Say where things are, what was measured, and what the model sees in a few images."""
+    places = {"executed notebooks": "notebooks", "figures": "figures", "report": "report.html"}
+    rows = [(name, run_dir / place) for name, place in places.items()]
+    rows += [*measured(run_dir), *(("prediction", text) for text in predictions(run_dir))]
+    return [f"{name + ':':20}{text}" for name, text in rows]
+
+
+def described(run_dir: Path) -> Iterator[tuple[str, str]]:
+    """Give name and value of what the run was: its data, date, commit, recipe and machine."""
+    if model := read(run_dir / "model.json"):
+        data, classes = model["data"], len(model["classes"])
+        counts = " and ".join(f"{count:,} {split}" for split, count in data["images"].items())
+        yield "data set", f"{data['source']}: {counts} images of {classes:,} classes"
+    started = [
+        read(path)["metadata"]["papermill"]["start_time"]
+        for path in sorted((run_dir / "notebooks").glob("*.ipynb"))
+    ]
+    if started:
+        yield "date", f"{max(started)[:16].replace('T', ' ')} UTC"
+    sources = read(run_dir / "params.json").get("sources", {}).values()
+    recipes = sorted({source for source in sources if source.startswith("recipe ")})
+    if sources:
+        changed = sum(source == "the command line" for source in sources)
+        recipe = recipes[0].removeprefix("recipe ") if recipes else "params.yaml"
+        values = "1 value" if changed == 1 else f"{changed} values"
+        yield "recipe", f"{recipe}, {values} changed by hand" if changed else recipe
+    if found := read(run_dir / "environment.json"):
+        packages = found["packages"]
+        commit = found["git"] or {"commit": "of no repository", "dirty": False}
+        yield "commit", commit["commit"][:12] + (", files changed since" * commit["dirty"])
+        versions = f"TensorFlow {packages['tensorflow']}, Keras {packages['keras']}"
+        yield "machine", f"{', '.join(found['devices'])}; {versions}, Python {found['python']}"
+
+
+def measured(run_dir: Path) -> Iterator[tuple[str, str]]:
+    """Give name and value of what was measured: nothing of an earlier model."""
+    if found := _newer(run_dir, "evaluation.json"):
+        top1, top5 = found["top1"], found["top5"]
+        interval = f"(95 % interval {_percent(top1['low'])} to {_percent(top1['high'])})"
+        scores = f"top-1 {_percent(top1['value'])} {interval}, top-5 {_percent(top5['value'])}"
+        yield "accuracy", f"{scores}, of {found['images']:,} images"
+    if found := _newer(run_dir, "latency.json"):
+        yield "latency", f"{found['total']['p50']:.1f} ms for one image (median)"
+    if found := read(run_dir / "throughput.json"):
+        rate = found["images_per_second"]["input"]
+        yield "input", f"{rate:,.0f} images/s; {found['input_bound']}"
+
+
+def predictions(run_dir: Path) -> Iterator[str]:
+    """Say what the model sees in the first images of photos.csv."""
+    path = run_dir / "photos.csv"
+    if not is_newer(run_dir, path):
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        readable = (row for row in csv.DictReader(file) if not row["problem"])
+        for row in itertools.islice(readable, SHOWN):
+            yield f"{row['photo']} is {row['name_1']} ({_percent(float(row['probability_1']))})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _newer(run_dir: Path, name: str) -> dict:
+    return read(run_dir / name) if is_newer(run_dir, run_dir / name) else {}
+
+
+def is_newer(run_dir: Path, path: Path) -> bool:
+    """Tell whether the file is there, and not of an earlier model."""
+    model = run_dir / "model.json"
+    return path.exists() and not (model.exists() and model.stat().st_mtime > path.stat().st_mtime)
+
+
+def read(path: Path) -> dict:
+    """Read a JSON file; empty where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
