@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 	@if command -v nvidia-smi >/dev/null; then $(BIN)/python -m pip install --quiet 'tensorflow[and-cuda]==2.21.*'; fi
 
-demo: setup  ## photographs -> shards -> trained, evaluated, measured ResNet-50, in a few minutes
+demo: setup  ## images -> shards -> trained, evaluated, measured ResNet-50, in a few minutes
 	$(BIN)/python -m kit run --recipe demo
 
 test: setup  ## unit and parity tests, a papermill run, then the committed notebooks' outputs
@@ -54,8 +54,8 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-lab: setup
-	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
+lab: setup  ## JupyterLab at the root, so that notebooks/, runs/ and params.yaml can be opened
+	$(BIN)/python -m jupyter lab --ip=127.0.0.1 --notebook-dir=.
 
 refresh: setup  ## run the notebooks in place, for outputs to commit
 	cd notebooks && PYTEST_CURRENT_TEST=refresh ../$(BIN)/jupyter nbconvert --execute --inplace \

@@ -3,16 +3,13 @@
 import argparse
 import contextlib
 import difflib
-import functools
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kit import ROOT, __version__, params
-
-PROGRAM = "python -m kit"
+from kit import ROOT, __version__
 
 
 def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
@@ -29,20 +26,21 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
     options = parser.parse_args(arguments)
     try:
         found = options.call(options, root)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError) as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(f"error: {error}; make setup installs what is needed", file=sys.stderr)
         return 2
     return found() if callable(found) else found  # what is left to do, or an exit code
 
 
 def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        epilog="each command tells more: python -m kit run --help",
-        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=20),
+        prog="python -m kit", epilog="each command tells more: python -m kit run --help"
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND [OPTIONS]", required=True)
 
     def command(name, call, text):
         made = commands.add_parser(name, help=text, description=text)
@@ -59,7 +57,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         metavar=("RUN_A", "RUN_B"),
         help="print what differs between two folders of runs, or recipes",
     )
-    command("recipes", _recipes, "list the recipes, with the accuracy that each has published")
+    command("recipes", _recipes, "list the recipes, and the accuracy that each published")
     doctor = command("doctor", _doctor, "can this machine train, and is it safe to?")
     service = command("data-service", _serve, "decode images on this machine for a trainer")
     for taker in (run, show, doctor):
@@ -142,6 +140,7 @@ def _print(lines) -> int:
 
 def _doctor(options, root) -> int:
     """Print a line for each thing that a training needs: 1 when one is a problem, else 0."""
+    from kit import params
     from kit.doctor import checks
 
     run = params.load(options.recipe, options.parameters, folder=Path.cwd()).run

@@ -64,6 +64,27 @@ def test_an_unknown_parameter_ends_in_exit_code_2(capsys):
     assert "did you mean data_dir?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("package", ["jupyter_server.serverapp", "tensorboard", "packaging"])
+def test_an_absent_package_is_a_line_and_the_other_checks_go_on(tmp_path, monkeypatch, package):
+    for name in [name for name in sys.modules if name.startswith(package)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    lines = []
+    for line in checks.examine(tmp_path, tmp_path):
+        lines.append(line)
+        if "NVIDIA" in line.text:  # the last before TensorFlow's
+            break
+    (found,) = (line.text for line in lines if "make setup" in line.text)
+    assert "cannot be checked" in found and package.split(".")[0] in found
+
+
+def test_a_python_without_the_kits_packages_is_told_how_to_get_them():
+    command = [sys.executable, "-S", "-m", "kit", "doctor"]  # without site-packages
+    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert asked.stderr == "error: No module named 'yaml'; make setup installs what is needed\n"
+
+
 def test_versions_are_held_against_the_pins():
     assert checks._compare(Requirement("keras>=3")).state == "ok"
     wrong = checks._compare(Requirement("keras==1.*"))

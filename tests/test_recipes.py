@@ -15,14 +15,13 @@ import keras
 import numpy as np
 import pytest
 
-from kit import params, signals
+from kit import __main__, params, signals
 from kit.data.manifest import read_manifest
 from kit.evaluation import compatibility, predictions, scores
 from kit.inference import classifier, export, formats
 from kit.model.resnet import resnet50
 from kit.pipeline import dataset
 from kit.prep import demo
-from kit.runner import run
 from kit.training import recipe, schedule
 from tests import small_training
 from tests.images import prepare
@@ -142,7 +141,7 @@ def kit_run(name, given):
     """Run notebook 02 with the recipe as `python -m kit run` does; give its exit code."""
     texts = [value if isinstance(value, str) else json.dumps(value) for value in given.values()]
     pairs = [part for pair in zip(given, texts, strict=True) for part in ("-p", *pair)]
-    return run.main(["run", "--recipe", name, "--only", "02", *pairs])
+    return __main__.main(["run", "--recipe", name, "--only", "02", *pairs])
 
 
 def trained(name, root):

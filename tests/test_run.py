@@ -15,7 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from kit import ROOT, __main__, __version__, params
-from kit.runner import checks, notebooks, run
+from kit.runner import notebooks, run
 from kit.training import run_state
 
 FIRST = """
@@ -568,26 +568,6 @@ def test_what_tensorflow_says_of_itself_is_not_echoed():
     assert stream.getvalue() == "E0000 00:00:1.5 42 gpu.cc:9] out of memory\nIn the end\n"
 
 
-def training(**overrides):
-    """Check a training on two GPUs of each of three hosts."""
-    p = params.load(None, overrides)
-    checks.check_training(p, set(p.values) - {"photos"}, ["GPU:0", "GPU:1"], 3)
-
-
-@pytest.mark.parametrize(
-    "wrong, line",
-    [
-        ({"batch_size": 256}, "batch_size: 256 does not divide among 6 replicas"),
-        ({"batch_size": 60, "precision": "mixed_float16"}, "precision: mixed_float16 on several"),
-        ({"batch_size": 12, "repeated_augmentation": 3}, "repeated_augmentation: 3 does not div"),
-    ],
-)
-def test_what_the_found_devices_cannot_train_is_refused_before_hours_of_preparation(wrong, line):
-    training(batch_size=60)
-    with pytest.raises(ValueError, match=line):
-        training(**wrong)
-
-
 def test_an_unfinished_training_of_other_parameters_is_refused_before_anything_runs(tmp_path):
     declared = "run_dir: str = ''\nepochs: int = 5\ncheckpoint_minutes: float = 1.0"
     write_notebook(tmp_path, "02_x", declared, "open('ran', 'w')")
@@ -646,21 +626,3 @@ def test_images_that_the_last_notebook_cannot_take_stop_the_run_at_its_start(tmp
     assert result.code == 2
     assert result.err.startswith('error: photos: no image in "')
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("answers.txt", "ends neither in .csv nor in .parquet"),
-        ("file/answers.csv", "file is a file; name another"),
-        ("folder.csv", "is a folder; name a file"),
-        ("new/folder/answers.csv", None),
-    ],
-)
-def test_a_table_that_cannot_be_written_is_refused_and_no_folder_made(tmp_path, name, reason):
-    (tmp_path / "file").touch()
-    (tmp_path / "folder.csv").mkdir()
-    before = sorted(tmp_path.iterdir())
-    found = list(checks.problems({Path("04"): {"predictions": name}}, "runs/x", tmp_path))
-    assert [reason in line for line in found] == ([True] if reason else [])
-    assert sorted(tmp_path.iterdir()) == before

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -17,7 +16,6 @@ from services import Service, holds, positions, read
 
 import kit.__main__
 from kit.pipeline import service
-from kit.runner import run
 from tests.networks import compile_model, training_data
 
 IMAGES, SHARDS = 48, 12
@@ -183,9 +181,3 @@ def test_the_command_refuses_a_wrong_address_in_one_line(monkeypatch, capsys):
     assert kit.__main__.main(["data-service", "worker", "--dispatcher", "host:1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: data_service: "host:1" is no address')
-
-
-def test_a_run_asks_the_service_before_any_notebook_starts():
-    tasks = {Path("02.ipynb"): {"data_service": "grpc://localhost:1", "deterministic": False}}
-    with pytest.raises(ConnectionError, match="no dispatcher answers"):
-        run.check_training(tasks, devices=[])

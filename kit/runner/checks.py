@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kit import ROOT, params
+from kit import ROOT
 from kit.data import paths, storage
 from kit.inference import formats
 from kit.training import run_state
@@ -100,15 +100,15 @@ def check_training(p, used, devices: Sequence[str], count: int = 1) -> None:
     gpus = sum(device.startswith("GPU") for device in devices)
     replicas = (p.devices.replicas or gpus or 1) * count
     if "replicas" in used:
-        if p.schedule.batch_size % replicas:
-            raise ValueError(params.divides_badly(p.schedule.batch_size, replicas))
-        if wrong := list(p.devices.wrong_on(replicas)):
-            raise ValueError("\n".join(wrong))
+        p.devices.check(replicas, p.schedule.batch_size)
         p.mixing.check_batch(p.schedule.batch_size // count)
     if "initial_weights" in used and p.initial.initial_weights:
         from kit.model import weights  # TensorFlow's import takes seconds
 
-        weights.check_fits(ROOT / p.initial.initial_weights, p.network)
+        try:
+            weights.check_fits(ROOT / p.initial.initial_weights, p.network)
+        except ValueError as error:
+            raise ValueError(f"initial_weights: {error}") from None
     if "data_service" in used and p.reading.data_service:
         from kit.pipeline import service  # as above
 

@@ -46,7 +46,7 @@ def _devices() -> list[str]:
     asked = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True)
     if asked.returncode != 0:
         last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ImportError(f"TensorFlow does not start ({last}); make setup installs it")
+        raise ImportError(f"TensorFlow does not start ({last})")
     return json.loads(asked.stdout.splitlines()[-1])
 
 

@@ -50,6 +50,8 @@ def uses(notebook: Path) -> list[str]:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     named = set(re.findall(r"\bp\b(?!\s*=[^=])(?:\.(\w+))?", code)) - {"table"}
+    if "training" in named:
+        named = named - {"training"} | set(params.TRAINING)
     sections = named if named <= set(params.SECTIONS) else params.SECTIONS
     fields = {
         field.name for name in sections for field in dataclasses.fields(params.SECTIONS[name])
