@@ -39,3 +39,11 @@ def test_the_recipes_input_would_feed_four_v100s_and_half_starve_eight():
     v100 = {row["gpus"]: row for row in rows[:4]}
     assert v100[4]["fed"] and not v100[8]["fed"]
     assert v100[8]["cores"] == pytest.approx(2778.5 / 1481.48, rel=1e-4)
+
+
+def test_table_marks_what_is_computed():
+    rows = demand.demand(supply=1000, cores=2, bytes_per_image=100_000)
+    lines = demand.table(rows).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert lines[2] == "| 1 V100 16 GB, float32 | 365 | 0.7 | 36 | yes |"
+    assert lines[3] == "| 2 V100 16 GB, float32 | 730* | 1.5 | 73 | yes |"

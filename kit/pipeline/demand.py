@@ -88,6 +88,19 @@ def demand(*, supply, cores, bytes_per_image):
     return rows
 
 
+def table(rows):
+    """Give the rows of `demand` as a Markdown table; a `*` marks a rate that is computed."""
+    lines = ["| GPUs | images/s | cores | MB/s | fed by this machine |", "|---|--:|--:|--:|---|"]
+    for row in rows:
+        mark, fed = "" if row["published"] else "*", "yes" if row["fed"] else "no"
+        lines.append(
+            f"| {row['gpus']} {row['gpu']}, {row['precision']} "
+            f"| {row['images_per_second']:,.0f}{mark} | {row['cores']:,.1f} "
+            f"| {row['megabytes_per_second']:,.0f} | {fed} |"
+        )
+    return "\n".join(lines)
+
+
 def images_per_second(rates, gpus):
     """Give the rate of `gpus` GPUs: published, or in proportion to the next smaller count's.
 

@@ -16,6 +16,7 @@ from kit.machine import cores
 from kit.pipeline import dataset, preprocessing
 
 ROUNDS = 5
+TOLERANCE = 0.05  # by which two medians of the same thing may differ
 LEAST = 2  # batches or steps that a turn counts, however short
 CHUNK = 2**20  # bytes read at once
 READ_AT_MOST = 2**28  # bytes of shards that are read to measure the disk
@@ -143,9 +144,9 @@ class Transfers:
 class TrainingSteps(keras.callbacks.Callback):
     """Measures the images/s of a TrainingModel's `fit` on endless batches.
 
-    The first step, which compiles, and the next do not count. The weights change: give a model that
-    is to be thrown away. `waiting` lists the share of each turn in which the next batch was not
-    there yet.
+    The first step of a turn does not count: the first of all compiles. The weights change: give a
+    model that is to be thrown away. `waiting` lists the share of each turn in which the next batch
+    was not there yet.
     """
 
     def __init__(self, model, batches, *, batch_size):
@@ -163,26 +164,26 @@ class TrainingSteps(keras.callbacks.Callback):
         return self.rate
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch == 1:
+        if batch == 0:
             float(logs["loss"])  # waits for the device, which runs ahead of Python
             self.begin, self.waited = time.perf_counter(), self.model.seconds_waiting
-        elif batch > LEAST and time.perf_counter() - self.begin > self.seconds:
+        elif batch >= LEAST and time.perf_counter() - self.begin > self.seconds:
             float(logs["loss"])
             seconds = time.perf_counter() - self.begin
-            self.rate = self.batch_size * (batch - 1) / seconds
+            self.rate = self.batch_size * batch / seconds
             self.waiting.append((self.model.seconds_waiting - self.waited) / seconds)
             self.model.stop_training = True
 
 
 def contradictions(rounds):
-    """List a line for each measurement that is above what it contains, in all of that's rounds."""
+    """List a line for each measurement that is above one that it contains."""
+    rates = {name: median(each) for name, each in rounds.items()}
     return [
-        f"{name}: {median(rounds[name]):,.0f} images/s cannot be, for it contains {part}, with "
-        f"{median(rounds[part]):,.0f}; measure again with larger measured_seconds and nothing else "
-        "running"
+        f"{name}: {rates[name]:,.0f} images/s cannot be, for it contains {part}, with "
+        f"{rates[part]:,.0f}; measure again, with larger measured_seconds and nothing else running"
         for name, parts in BOUNDS.items()
         for part in parts
-        if median(rounds[name]) > max(rounds[part])
+        if rates[name] > (1 + TOLERANCE) * rates[part]
     ]
 
 

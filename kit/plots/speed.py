@@ -96,7 +96,8 @@ def waterfall(rounds, title):
         level = rates.get(before.get(stage), floor)
         axes.barh(place, level - floor, left=floor, height=0.7, color=PALE)
         axes.barh(place, rate - floor, left=floor, height=0.7, color=colour)
-        axes.plot([min(rounds[stage]), max(rounds[stage])], [place] * 2, "|-", color="black", lw=1)
+        spread = [min(rounds[stage]), max(rounds[stage])]
+        axes.plot(spread, [place] * 2, "|-", color="black", lw=1.5)
         text = f"{rate:,.{0 if rate >= 10 else 1}f}"
         axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center")
     axes.set_yticks(range(len(STAGES)), STAGES.values())

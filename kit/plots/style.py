@@ -10,7 +10,7 @@ from kit.files import replacing
 
 DARK, LIGHT, PALE, GREY = "#0b4f8a", "#f2a03d", "#d3dbe3", "#6b6b6b"
 TRAINING, VALIDATION = LIGHT, DARK  # each has one colour in all figures, and is told from the
-INPUT, NETWORK = "#5bbfb5", "#5b3a8e"  # other of its pair in greyscale too
+INPUT, NETWORK = "#8edad0", "#7a5cad"  # other of its pair in greyscale too
 DPI = 120
 FONT = "DejaVu Sans"  # ships with matplotlib
 # for class names in other scripts, where the machine has one of them
