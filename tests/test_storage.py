@@ -69,7 +69,7 @@ def contents(folder) -> dict:
     return {
         path.name: path.read_bytes()
         for path in Path(folder).iterdir()
-        if path.name != staging.NOTE and path.is_file()
+        if path.name != staging.IN_PROGRESS and path.is_file()
     }
 
 
@@ -198,7 +198,7 @@ def test_shards_of_an_older_set_are_replaced(shards_at_s3, staged):
     before = contents(staged)
     shard = sorted(staged.glob("*-of-*"))[0]
     shard.write_bytes(bytes(shard.stat().st_size))  # another shard of the same size
-    (staged / staging.NOTE).write_bytes(b"{}")
+    (staged / staging.IN_PROGRESS).write_bytes(b"{}")
     staging.stage(REMOTE)
     assert contents(staged) == before
 
@@ -302,7 +302,7 @@ def test_missing_package_is_named_with_the_extra(monkeypatch):
 
 
 def test_disk_that_is_too_small_is_told(tmp_path):
-    with pytest.raises(OSError, match=r"has room for .* GiB, and 1073741824.0 GiB of shards"):
+    with pytest.raises(OSError, match=r"has room for .* GiB, and the shards have 1073741824.0 GiB"):
         staging._check_room(storage.folder(tmp_path), 2**60)
 
 

@@ -314,7 +314,7 @@ def test_full_disk_is_told_in_one_line_and_loses_nothing(raw_dir, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (first, limits[1]))  # room for the smallest
-        with pytest.raises(OSError, match=r"cannot be written: .*what is finished is kept") as told:
+        with pytest.raises(OSError, match=r"cannot be written: .*finished shards are kept") as told:
             write(raw_dir, data_dir, check="header")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -123,8 +123,12 @@ def printable(text) -> str:
 
 
 def _entry(entry: os.DirEntry) -> Entry:
-    kind = "folder" if entry.is_dir() else "file" if entry.is_file() else ""
-    return Entry(entry.name, entry.path, kind, entry.stat().st_size if kind == "file" else 0)
+    try:
+        kind = "folder" if entry.is_dir() else "file" if entry.is_file() else ""
+        size = entry.stat().st_size if kind == "file" else 0
+    except FileNotFoundError:  # renamed since: another process writes shards
+        kind, size = "", 0
+    return Entry(entry.name, entry.path, kind, size)
 
 
 def _scan_remote(folder: str) -> list[Entry]:

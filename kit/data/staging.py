@@ -1,31 +1,32 @@
-"""Shards from s3:// or hdfs://, which TensorFlow does not read, to a folder of this machine."""
+"""Copies shards from s3:// or hdfs://, which TensorFlow does not read, to this machine."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
-from kit.data import manifest, storage
+from kit.data import paths, storage
+from kit.data.manifest import CLASSES, MANIFEST, read_manifest
 
 STAGED_DIR = "data/staged"
-NOTE = "staging.json"  # the manifest of the shards that are on their way
+IN_PROGRESS = "staging.json"  # the manifest of the shards that are being copied
 DOWNLOADS = 8  # at once
 
 
 def stage(data_dir, progress=lambda shards, total: shards) -> str:
     """Copy the shards to a folder of this machine, where need be, and give the path to read.
 
-    The folder is data/staged/ and the URL. Shards that are there already, from this run or one that
-    was killed, stay; the others arrive by rename once their size is the manifest's. gs:// is read
-    by TensorFlow itself. progress(shards, total) wraps the stream of those that have arrived.
-    Raises ValueError or OSError, in one line, for a set that is not whole or does not fit.
+    The folder is data/staged/ and the URL. Shards that an earlier run has copied stay; the others
+    appear by rename once their size is the manifest's. TensorFlow itself reads gs://.
+    progress(shards, total) wraps the stream of copied shards. Raises ValueError or OSError, in one
+    line, for a set that is not whole or does not fit.
     """
     source = storage.folder(data_dir)
     if source.local or str(source).startswith("gs://"):
         return str(data_dir)
-    found = manifest.read_manifest(data_dir)
+    splits = read_manifest(source)["splits"]
     target = storage.folder(_staged_path(str(source)))
     target.local.mkdir(parents=True, exist_ok=True)
-    _begin(target, source.read(manifest.MANIFEST))
-    shards = [shard for split in found["splits"].values() for shard in split["shards"]]
+    _begin(target, source.read(MANIFEST))
+    shards = [shard for part in splits.values() for shard in part["shards"]]
     shards = [shard for shard in shards if target.size(shard["name"]) != shard["bytes"]]
     _check_room(target, sum(shard["bytes"] for shard in shards))
     pool = ThreadPoolExecutor(DOWNLOADS)
@@ -35,7 +36,7 @@ def stage(data_dir, progress=lambda shards, total: shards) -> str:
             pass
     finally:
         pool.shutdown(cancel_futures=True)
-    for name in (manifest.CLASSES, manifest.MANIFEST):
+    for name in (CLASSES, MANIFEST):
         target.write(name, source.read(name))
     return str(target)
 
@@ -43,32 +44,32 @@ def stage(data_dir, progress=lambda shards, total: shards) -> str:
 def _staged_path(url: str) -> str:
     protocol, _, rest = url.partition("://")
     parts = [protocol, *rest.split("/")]
-    if any(part in ("", ".", "..") for part in parts):
+    if {"", ".", ".."} & set(parts):
         raise ValueError(f"data_dir {url} names no folder: write for example s3://bucket/shards")
     return "/".join((STAGED_DIR, *parts))
 
 
 def _begin(target, text: bytes) -> None:
-    """Clear what belongs to another set than that of the manifest `text`, and note this one."""
-    if target.size(NOTE) is None or target.read(NOTE) != text:
+    """Remove what belongs to another set than that of the manifest `text`, and keep that."""
+    if target.size(IN_PROGRESS) is None or target.read(IN_PROGRESS) != text:
         for name in target.names():
             target.remove(name)
-        target.write(NOTE, text)
+        target.write(IN_PROGRESS, text)
 
 
 def _check_room(target, size: int) -> None:
     free = shutil.disk_usage(target.local).free
     if size > free:
         raise OSError(
-            f"{target} has room for {free / 2**30:.1f} GiB, and {size / 2**30:.1f} GiB of shards "
-            f"are to come: free some, or make {STAGED_DIR} a link to a larger disk"
+            f"{target} has room for {free / 2**30:.1f} GiB, and the shards have "
+            f"{size / 2**30:.1f} GiB: free some, or make {STAGED_DIR} a link to a larger disk"
         )
 
 
 def _fetch(source, target, shard: dict) -> str:
     temporary = target.local / f".{shard['name']}.tmp"
     try:
-        source.get(shard["name"], temporary)
+        paths.ask("get_file", source.path(shard["name"]), str(temporary))
         if (size := temporary.stat().st_size) != shard["bytes"]:
             raise ValueError(
                 f"shard {source.path(shard['name'])} has {size} bytes, its manifest says "

@@ -1,11 +1,10 @@
-"""Folders of shards: here, or at the other end of a URL. Their files are whole or absent."""
+"""Reads and writes folders of shards, local or at a URL. A file is whole or absent."""
 
 import os
 import tempfile
 from pathlib import Path
 from uuid import uuid4
 
-from kit import ROOT
 from kit.data import paths
 from kit.files import replacing
 
@@ -13,32 +12,32 @@ from kit.files import replacing
 class Local:
     """A folder of this machine, or of a network file system that it mounts."""
 
-    def __init__(self, path):
-        self.local = ROOT / path
+    def __init__(self, data_dir):
+        self.url = paths.resolve(data_dir)
+        self.local = Path(self.url)
 
     def __str__(self) -> str:
-        return str(self.local)
+        return self.url
 
     def path(self, name: str) -> str:
         """Give what TensorFlow opens to read the file."""
-        return str(self.local / name)
+        return paths.join(self.url, name)
 
     def names(self, folder: str = "") -> list[str]:
         """List the files of the folder; none where there is no such folder."""
-        try:
-            return sorted(e.name for e in os.scandir(self.local / folder) if not e.is_dir())
-        except FileNotFoundError:
-            return []
+        entries = paths.scan(self.path(folder) if folder else self.url)
+        return [entry.name for entry in entries if entry.kind == "file"]
 
     def size(self, name: str) -> int | None:
         """Give the file's bytes, or None where there is no such file."""
         try:
-            return (self.local / name).stat().st_size
+            return paths.size_of(self.path(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def read(self, name: str) -> bytes:
-        return (self.local / name).read_bytes()
+        with paths.open_file(self.path(name)) as file:
+            return file.read()
 
     def write(self, name: str, data: bytes) -> None:
         with replacing(self.local / name) as temporary:
@@ -60,29 +59,12 @@ class Local:
             path.unlink(missing_ok=True)
 
 
-class Remote:
+class Remote(Local):
     """A folder at gs://, s3:// or hdfs://; needs fsspec and the protocol's package."""
-
-    local = None
 
     def __init__(self, url: str):
         self.url = paths.resolve(url)
-
-    def __str__(self) -> str:
-        return self.url
-
-    def path(self, name: str) -> str:
-        return paths.join(self.url, name)
-
-    def names(self, folder: str = "") -> list[str]:
-        entries = paths.scan(self.path(folder) if folder else self.url)
-        return [entry.name for entry in entries if entry.kind == "file"]
-
-    def size(self, name: str) -> int | None:
-        try:
-            return paths.size_of(self.path(name))
-        except FileNotFoundError:
-            return None
+        self.local = None
 
     def read(self, name: str) -> bytes:
         return paths.ask("cat_file", self.path(name))
@@ -113,19 +95,15 @@ class Remote:
                 system.mv(f"{path}{first.removeprefix(url)}", path)
         temporary.unlink()
 
-    def get(self, name: str, temporary) -> None:
-        """Download a file."""
-        paths.ask("get_file", self.path(name), str(temporary))
-
     def remove(self, name: str) -> None:
         """Remove the file if it is there; folders come and go with their files."""
         if paths.is_file(self.path(name)):
             paths.ask("rm_file", self.path(name))
 
 
-def folder(data_dir) -> Local | Remote:
+def folder(data_dir) -> Local:
     """Give the folder that data_dir names; a relative path means the repository's root."""
-    if isinstance(data_dir, Local | Remote):
+    if isinstance(data_dir, Local):
         return data_dir
     return Remote(data_dir) if paths.is_remote(data_dir) else Local(data_dir)
 

@@ -1,4 +1,4 @@
-"""Tars read where they lie: members are listed by offset, and nothing is ever extracted."""
+"""Reads tars in place: members are listed by offset, and nothing is ever extracted."""
 
 import gzip
 import os
@@ -14,20 +14,22 @@ from kit.data import paths
 BLOCK = 512  # bytes; headers and members begin at multiples of it
 MAX_NAME_BYTES = 2**16  # of a member's long name or its pax header
 MAX_UNPACKED_BYTES = 2**33  # of a .tar.gz; ImageNet's boxes have less than 1 GiB
-LINKS_AND_DEVICES = (
-    tarfile.LNKTYPE,
-    tarfile.SYMTYPE,
-    tarfile.CHRTYPE,
-    tarfile.BLKTYPE,
-    tarfile.FIFOTYPE,
+REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+WITHOUT_DATA = (
+    *(tarfile.LNKTYPE, tarfile.SYMTYPE),
+    *(tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE),
 )
 
 
 class Member(NamedTuple):
     name: str
-    problem: str  # why it cannot be taken; "" for a plain file
+    problem: str  # why it cannot be read; "" for a regular file
     start: int  # of its first byte in the archive
     size: int  # bytes
+
+    @property
+    def base_name(self) -> str:
+        return self.name.rpartition("/")[2]
 
 
 def read_members(file, start: int = 0, end: int = MAX_UNPACKED_BYTES) -> Iterator[Member]:
@@ -36,14 +38,14 @@ def read_members(file, start: int = 0, end: int = MAX_UNPACKED_BYTES) -> Iterato
     Only headers are read. Raises ValueError for what is no tar, and for a member that reaches
     beyond the end.
     """
-    extended = {}  # what a long name or a pax header says of the member behind it
+    extended = {}  # what a long name or a pax header says of the next member
     while header := _read_header(file, start, end):
         start += BLOCK
         size = header.size
         if header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):
             extended |= _read_extended(file, header)
         elif header.type not in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
-            size = 0 if header.type in LINKS_AND_DEVICES else extended.get("size", size)
+            size = 0 if header.type in WITHOUT_DATA else extended.get("size", size)
             name = extended.get("path", header.name)
             if not 0 <= size <= end - start:
                 raise ValueError(f"{paths.printable(name)[:200]} claims {size:,} bytes")
@@ -55,7 +57,7 @@ def read_members(file, start: int = 0, end: int = MAX_UNPACKED_BYTES) -> Iterato
 
 @contextmanager
 def open_tar(path: str):
-    """Open a .tar or .tar.gz; what makes it unreadable is told in one line that names it."""
+    """Open a .tar or .tar.gz. Raises ValueError in one line for one that cannot be read."""
     try:
         with paths.open_file(path) as file:
             yield gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
@@ -70,7 +72,7 @@ def read_files(path: str, wanted: dict[str, int]) -> dict[str, bytes]:
     found = {}
     with open_tar(path) as file:
         for member in read_members(file):
-            name = base_name(member)
+            name = member.base_name
             if name in wanted and not member.problem:
                 found[name] = read_member(file, member, wanted[name])
                 if len(found) == len(wanted):
@@ -89,10 +91,6 @@ def read_member(file, member: Member, limit: int) -> bytes:
     return data
 
 
-def base_name(member: Member) -> str:
-    return member.name.rpartition("/")[2]
-
-
 def _read_header(file, start: int, end: int) -> tarfile.TarInfo | None:
     """Read the header at `start`; None at the tar's end."""
     file.seek(start)
@@ -109,7 +107,7 @@ def _read_header(file, start: int, end: int) -> tarfile.TarInfo | None:
 
 
 def _read_extended(file, header: tarfile.TarInfo) -> dict:
-    """Read a long name, or a pax header's path and size and whether it tells of a sparse file."""
+    """Read a long name, or the path, size and "GNU.sparse." entries of a pax header."""
     if header.size > MAX_NAME_BYTES:
         raise ValueError(f"a header of {header.size:,} bytes")
     data = file.read(header.size)
@@ -131,7 +129,7 @@ def _read_extended(file, header: tarfile.TarInfo) -> dict:
 
 
 def _problem(name: str, kind: bytes, extended: dict) -> str:
-    if kind not in (tarfile.REGTYPE, tarfile.AREGTYPE) or any("sparse" in key for key in extended):
+    if kind not in REGULAR or any("sparse" in key for key in extended):
         return "a link, a device or a sparse file"
     if name.startswith("/") or ".." in name.split("/"):
         return "a path that leads out of the archive"

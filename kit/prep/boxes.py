@@ -1,4 +1,4 @@
-"""Bounding boxes from XML and from Kaggle's CSV, by the rules of the Inception converter.
+"""Reads bounding boxes from XML and from Kaggle's CSV, by the rules of the Inception converter.
 
 An image's boxes are kept as packed doubles, 16 bytes and 32 more for each: height and width of the
 picture that they were drawn on (0, 0: the image itself), then ymin, xmin, ymax, xmax in its pixels.
@@ -54,8 +54,8 @@ def from_csv(text: str, wnid: str) -> bytes:
 def scale(packed: bytes, height: int, width: int) -> list[tuple[float, float, float, float]]:
     """Give packed boxes as (ymin, xmin, ymax, xmax), each in [0, 1]; those without area go.
 
-    height, width: the image's, for boxes that state no size of their own. Swapped ends are put
-    right, and what lies outside the image is cut off.
+    height, width: the image's, for boxes that state no size of their own. Swapped ends are
+    exchanged, and boxes are clipped to the image.
     """
     stated_height, stated_width, *numbers = array("d", packed)
     height, width = stated_height or height, stated_width or width

@@ -1,8 +1,8 @@
-"""The demonstration set: views of ten photographs, laid out as ImageNet's extracted archives.
+"""Makes the demonstration set: views of ten photographs, laid out as extracted ImageNet.
 
-The photographs ship inside the scikit-image wheel, so nothing is downloaded. Training and
-validation views show the same ten objects: telling them apart is instance recognition, a check
-of the machinery and not a benchmark.
+The photographs are part of the scikit-image package, so nothing is downloaded. Training and
+validation views show the same ten objects. To tell them apart is instance recognition: a check
+of the code, and no benchmark.
 """
 
 import io
@@ -24,8 +24,8 @@ PHOTOGRAPH_SIDE = 300  # pixels, of the short side: a view then never shrinks it
 VIEW_SIDE = (144, 176)  # pixels, of the short side
 LARGEST_ANGLE = math.radians(10)
 
-# Three files as odd as some of ImageNet's, by the number of their training view.
-ODDITIES = {16: "grey JPEG", 22: "CMYK JPEG", 35: "PNG"}
+# Three files in the formats that a few of ImageNet's have, by the number of their training view.
+OTHER_FORMATS = {16: "grey JPEG", 22: "CMYK JPEG", 35: "PNG"}
 
 
 class Photograph(NamedTuple):
@@ -56,28 +56,29 @@ WNIDS = tuple(f"n9{number:07d}" for number in range(1, len(PHOTOGRAPHS) + 1))
 def make_demo(*, raw_dir, demo_views, seed) -> None:
     """Make `demo_views` training and a fifth as many validation views in raw_dir.
 
-    Does nothing where the same set stands already. The set appears by the rename of its folder.
+    Does nothing where the same set is there already. The set appears by the rename of its folder.
     Raises ValueError when raw_dir holds anything else.
     """
     target = ROOT / raw_dir
     wanted = {"demo_views": demo_views, "seed": seed}
-    if _stands(target, wanted):
+    if _is_made(target, wanted):
         return
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for folder in ("train", "validation", "bounding_boxes"):
         (partial / folder).mkdir(parents=True)
-    _write_names(partial)
+    names = (f"{wnid}\t{photo.name}\n" for wnid, photo in zip(WNIDS, PHOTOGRAPHS, strict=True))
+    (partial / NAMES_FILE).write_text("".join(names))
     scenes = [_load_scene(photograph) for photograph in PHOTOGRAPHS]
     _write_train(partial, scenes, demo_views, seed)
     _write_validation(partial, scenes, demo_views // 5, seed)
     write_json(partial / MARKER, wanted)
     if target.exists():
-        target.rmdir()  # empty: _stands has seen to it
+        target.rmdir()  # it is empty, or _is_made had raised an error
     partial.replace(target)
 
 
-def _stands(target: Path, wanted: dict) -> bool:
+def _is_made(target: Path, wanted: dict) -> bool:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     marker = target / MARKER
@@ -86,18 +87,12 @@ def _stands(target: Path, wanted: dict) -> bool:
             f"raw_dir {target} holds something other than a demonstration set: name another "
             "folder, or set demo_views to 0 to read this one"
         )
-    found = json.loads(marker.read_text())
-    if found != wanted:
+    if (found := json.loads(marker.read_text())) != wanted:
         raise ValueError(
             f"raw_dir {target} holds the demonstration set {found}, not {wanted}: delete it or "
             "name another folder"
         )
     return True
-
-
-def _write_names(root: Path) -> None:
-    lines = (f"{wnid}\t{photo.name}\n" for wnid, photo in zip(WNIDS, PHOTOGRAPHS, strict=True))
-    (root / NAMES_FILE).write_text("".join(lines))
 
 
 def _load_scene(photograph: Photograph) -> tuple[Image.Image, Image.Image]:
@@ -128,14 +123,14 @@ def _write_train(root: Path, scenes, views: int, seed: int) -> None:
         view, box, rng = _draw_view(scenes[label], [seed, 0, number])
         wnid = WNIDS[label]
         stem = f"{wnid}_{number}"
-        encoded = _encode(view, rng, ODDITIES.get(number, ""))
+        encoded = _encode(view, rng, OTHER_FORMATS.get(number, ""))
         (root / "train" / wnid / f"{stem}.JPEG").write_bytes(encoded)
         xml = _box_xml(wnid, stem, view.size, box)
         (root / "bounding_boxes" / wnid / f"{stem}.xml").write_text(xml)
 
 
 def _write_validation(root: Path, scenes, views: int, seed: int) -> None:
-    """Write the flat validation folder: its order says nothing of the classes, the file does."""
+    """Write the flat validation folder in random order, and the file of its labels."""
     labels = np.random.default_rng([seed, 1]).permutation(views) % len(scenes)
     for number, label in enumerate(labels):
         view, _, rng = _draw_view(scenes[label], [seed, 1, number])
@@ -147,7 +142,7 @@ def _write_validation(root: Path, scenes, views: int, seed: int) -> None:
 def _draw_view(scene, seeds: list[int]):
     """Draw one view: its image, the box (left, top, right, bottom) in pixels, its random source.
 
-    A view that shows under a third of the object, unless it is filled by it, is drawn anew.
+    A view must show a third of the object, or be half filled by it; else it is drawn again.
     """
     picture, mask = scene
     rng = np.random.default_rng(seeds)
@@ -163,9 +158,9 @@ def _draw_view(scene, seeds: list[int]):
 
 
 def _draw_frame(size: tuple[int, int], rng):
-    """Draw where a view lies: its (width, height), and Pillow's matrix from view to photograph.
+    """Draw a view's position: its (width, height), and Pillow's matrix from view to photograph.
 
-    The turned frame lies wholly inside the photograph, so that no pixel is made up.
+    The rotated frame is wholly inside the photograph, so that no pixel is made up.
     """
     short = int(rng.integers(*VIEW_SIDE, endpoint=True))
     long = round(short * rng.uniform(1, 4 / 3))
@@ -189,11 +184,11 @@ def _relight(view: Image.Image, rng) -> Image.Image:
     return view.point(sum(tables, []))
 
 
-def _encode(view: Image.Image, rng, oddity: str) -> bytes:
+def _encode(view: Image.Image, rng, form: str) -> bytes:
     buffer = io.BytesIO()
     quality = int(rng.integers(75, 95, endpoint=True))
-    mode = {"grey JPEG": "L", "CMYK JPEG": "CMYK"}.get(oddity, "RGB")
-    view.convert(mode).save(buffer, "PNG" if oddity == "PNG" else "JPEG", quality=quality)
+    mode = {"grey JPEG": "L", "CMYK JPEG": "CMYK"}.get(form, "RGB")
+    view.convert(mode).save(buffer, "PNG" if form == "PNG" else "JPEG", quality=quality)
     return buffer.getvalue()
 
 

@@ -1,12 +1,14 @@
 """ImageNet's devkit: validation labels by ILSVRC's own numbers, and meta.mat, which explains them.
 
-meta.mat is one MATLAB structure array of short texts and numbers. SciPy would read it, at a hundred
-times the size of what is needed here.
+meta.mat is one MATLAB structure array of texts and numbers. scipy.io.loadmat reads it too, but a
+damaged file makes it crash the whole process (SciPy 1.17), and it has no limit of size.
 """
 
 import struct
 import zlib
-from array import array
+from collections.abc import Iterator
+
+import numpy as np
 
 from kit.data import paths
 from kit.prep import archives
@@ -17,8 +19,8 @@ TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 MAX_BYTES = 2**26  # of each file, unpacked; meta.mat has half a million
 FOLDERS = ("data", "ILSVRC2012_devkit_t12/data")
 
-# MATLAB 5 MAT-file format: data types, array classes.
-NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
+# MATLAB 5 MAT-file format: data types (of numbers: the place in this list), array classes.
+NUMBERS = ["-", "i1", "u1", "i2", "u2", "i4", "u4", "f4", "-", "f8", "-", "-", "i8", "u8"]
 TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16{}", 16: "utf-8", 17: "utf-16{}"}
 MATRIX, COMPRESSED = 14, 15
 STRUCT, CHAR = 2, 4
@@ -52,16 +54,12 @@ def read_synsets(data: bytes) -> list[dict]:
     Source: MAT-File Format, MathWorks, chapter 1 (level 5).
     """
     order = {b"IM": "<", b"MI": ">"}[data[126:128]]
-    at = 128
-    while at < len(data):
-        kind, payload, at = _element(memoryview(data), at, order)
+    for kind, payload in _elements(memoryview(data)[128:], order):
         if kind == COMPRESSED:
             payload = zlib.decompressobj().decompress(payload, MAX_BYTES)
-            kind, payload, _ = _element(memoryview(payload), 0, order)
-        if kind == MATRIX:
-            value = _matrix(payload, order)
-            if isinstance(value, list) and value and isinstance(value[0], dict):
-                return value
+            kind, payload = next(_elements(memoryview(payload), order), (0, b""))
+        if kind == MATRIX and (structs := _read_structs(payload, order)):
+            return structs
     raise ValueError("no structure in it")
 
 
@@ -77,51 +75,50 @@ def _find(root: str) -> dict[str, bytes]:
     return {}
 
 
-def _element(data, at: int, order: str) -> tuple[int, memoryview, int]:
-    """Read the element at `at`: its type, its bytes, and where the next one begins."""
-    kind, size = struct.unpack_from(f"{order}II", data, at)
-    if kind >> 16:  # four bytes or fewer stand in the tag itself
-        return kind & 0xFFFF, data[at + 4 : at + 4 + (kind >> 16)], at + 8
-    start = at + 8
-    if start + size > len(data):
-        raise ValueError("cut short")
-    end = start + size
-    return kind, data[start:end], end if kind == COMPRESSED else start + -(-size // 8) * 8
+def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """Yield the type and the bytes of each element in turn."""
+    at = 0
+    while at < len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, at)
+        start, at = at + 8, at + 8 + (size if kind == COMPRESSED else -(-size // 8) * 8)
+        if kind >> 16:  # four bytes or fewer stand in the tag itself
+            kind, size, start, at = kind & 0xFFFF, kind >> 16, start - 4, start
+        if start + size > len(data):
+            raise ValueError("cut short")
+        yield kind, data[start : start + size]
 
 
-def _matrix(data, order: str, nested: bool = False):
-    """Read an array: a list of dicts, a text, a list of numbers; None for what is not needed."""
-    if not len(data):
-        return None
-    _, flags, at = _element(data, 0, order)
-    kind = struct.unpack_from(f"{order}I", flags)[0] & 0xFF
-    _, _, at = _element(data, at, order)  # dimensions: what follows says how many there are
-    _, _, at = _element(data, at, order)  # name
-    if kind == STRUCT and not nested:
-        return _structs(data, at, order)
-    if kind == STRUCT or kind < CHAR:
-        return None
-    form, payload, _ = _element(data, at, order)
-    if kind == CHAR:
-        return str(payload, TEXTS[form].format("-le" if order == "<" else "-be"))
-    numbers = array(NUMBERS[form], bytes(payload))
-    if struct.pack("=H", 1) != struct.pack(f"{order}H", 1):
-        numbers.byteswap()
-    return list(numbers)
+def _read_array(data: memoryview, order: str) -> tuple[int, list[tuple[int, memoryview]]]:
+    """Give an array's class, and the elements behind its flags, dimensions and name."""
+    (_, flags), _, _, *values = _elements(data, order)
+    return struct.unpack_from(f"{order}I", flags)[0] & 0xFF, values
 
 
-def _structs(data, at: int, order: str) -> list[dict]:
-    _, length, at = _element(data, at, order)
-    _, names, at = _element(data, at, order)
+def _read_structs(data: memoryview, order: str) -> list[dict]:
+    """Read a structure array as a dict for each structure; [] for an array of another class."""
+    kind, elements = _read_array(data, order)
+    if kind != STRUCT:
+        return []
+    (_, length), (_, names), *values = elements
     (width,) = struct.unpack(f"{order}i", length)
     if not 0 < width <= len(names):
         raise ValueError("a structure without fields")
     fields = [bytes(names[i : i + width]).split(b"\0")[0] for i in range(0, len(names), width)]
-    structs = []
-    while at < len(data):
-        entry = {}
-        for field in fields:
-            _, payload, at = _element(data, at, order)
-            entry[field.decode()] = _matrix(payload, order, nested=True)
-        structs.append(entry)
-    return structs
+    cells = [_read_value(payload, order) for _, payload in values]
+    return [
+        dict(zip(map(bytes.decode, fields), cells[at : at + len(fields)], strict=True))
+        for at in range(0, len(cells), len(fields))
+    ]
+
+
+def _read_value(data: memoryview, order: str) -> str | list | None:
+    """Read a text or a list of numbers; None for what is not needed."""
+    if not len(data):
+        return None
+    kind, elements = _read_array(data, order)
+    if kind < CHAR:
+        return None
+    form, payload = elements[0]
+    if kind == CHAR:
+        return str(payload, TEXTS[form].format("-le" if order == "<" else "-be"))
+    return np.frombuffer(payload, f"{order}{NUMBERS[form]}").tolist()

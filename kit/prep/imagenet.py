@@ -1,4 +1,4 @@
-"""ImageNet as it comes: where its parts lie in raw_dir; labels, names, boxes; its counts."""
+"""Finds ImageNet's parts in raw_dir, and reads its labels, names and boxes; checks its counts."""
 
 import csv
 import hashlib
@@ -194,7 +194,7 @@ def _locate_validation(root: str, entries: dict[str, str]) -> str:
     if not found:
         raise FileNotFoundError(
             f"{root} has a training split but no validation/ and no {VALIDATION_ARCHIVE}: add it, "
-            f"or give {paths.join(root, 'train')} as raw_dir to have a share of each class held out"
+            f"or give {paths.join(root, 'train')} as raw_dir to hold out a part of each class"
         )
     if len(found) > 1:
         raise ValueError(f"{root} has both validation/ and val/: remove one of them")
@@ -205,7 +205,7 @@ def _read_box_archive(path: str, skipped: list) -> dict[str, bytes]:
     table = {}
     with archives.open_tar(path) as file:
         for member in archives.read_members(file):
-            stem, dot, suffix = archives.base_name(member).rpartition(".")
+            stem, dot, suffix = member.base_name.rpartition(".")
             if suffix != "xml" or member.problem:
                 skipped.append((paths.join(path, member.name), member.problem or "not an XML file"))
                 continue

@@ -48,7 +48,7 @@ def _classes_in_tar(tar: str, skipped: Skipped):
     with archives.open_tar(tar) as file:
         inner = {}
         for member in archives.read_members(file, 0, file.seek(0, 2)):
-            name = archives.base_name(member)
+            name = member.base_name
             if member.problem or not name.endswith(".tar"):
                 skipped.append((paths.join(tar, member.name), member.problem or "not a tar"))
             else:
@@ -65,7 +65,7 @@ def _files_in_tar(path: str, file, start: int, end: int, skipped: Skipped) -> li
     """List images between two offsets; the last of several with one name wins, as in tar."""
     files = {}
     for member in archives.read_members(file, start, end):
-        name = archives.base_name(member)
+        name = member.base_name
         if reason := member.problem or reason_to_skip(name):
             skipped.append((paths.join(path, member.name), reason))
             continue

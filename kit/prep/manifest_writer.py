@@ -37,8 +37,7 @@ LEFTOVER = re.compile(  # temporary names of write_shard and storage.Remote; of 
 def head(index: Index, preparation: Preparation, *, raw_dir, seed) -> dict:
     """Give what the manifest says before any shard is written."""
     root = paths.resolve(raw_dir)
-    decide = ("train_shards", "validation_shards", "check", "store_short_side", "store_quality")
-    parameters = {name: getattr(preparation, name) for name in decide} | {"seed": seed}
+    parameters = preparation.shards | {"seed": seed}
     return {
         "kit_version": kit.__version__,
         "layout": index.layout,
@@ -55,7 +54,7 @@ def head(index: Index, preparation: Preparation, *, raw_dir, seed) -> dict:
 
 
 def fingerprint(index: Index, root, parameters: dict) -> str:
-    """Give a hash of all that decides the shards; where raw_dir lies is no part of it."""
+    """Give a hash of all that decides the shards; the path of raw_dir is no part of it."""
     digest = hashlib.sha256(json.dumps([parameters, index.classes], sort_keys=True).encode())
     for image in index.images:
         state = (image.split, image.label, *state_of(image, root))
@@ -93,7 +92,7 @@ def begin(folder, head: dict) -> dict[str, dict]:
 
 
 def record(folder, entry: dict) -> None:
-    """Record that a shard is finished; it stands under its name by now."""
+    """Record that a shard is finished; the file has its name by now."""
     folder.write(f"{UNFINISHED}/{entry['name']}.json", json_bytes(entry))
 
 

@@ -1,7 +1,7 @@
-"""Hugging Face's parquet files of images: a column `image` of bytes and path, a column `label`.
+"""Reads Hugging Face's parquet files: a column `image` of bytes and path, a column `label`.
 
-One image is read by reading the row group in which it stands, a hundred images as a rule: parquet
-offers no finer access. Where the disk is slow, the tars are the better source.
+To read one image, its row group is read, usually a hundred images: parquet offers no finer access.
+Tars are the better source on a slow disk.
 """
 
 import functools

@@ -76,7 +76,7 @@ def boxes_of(image, classes, height, width) -> list[tuple[float, float, float, f
 def find_images(index, changes: list[dict], raw_dir) -> list:
     """Give the images that `changes` name: entries of a manifest's "reencoded", "quarantined"."""
     files, root = {change["file"] for change in changes}, paths.resolve(raw_dir)
-    return [image for image in index.images if source_name(image, root) in files]
+    return [image for image in index.images if files and source_name(image, root) in files]
 
 
 def source_name(image, root: str) -> str:
@@ -85,6 +85,6 @@ def source_name(image, root: str) -> str:
 
 
 def state_of(image, root: str) -> tuple:
-    """Give what tells the image from another, wherever raw_dir lies."""
+    """Give what identifies the image, without the path of raw_dir."""
     found = image.boxes.removeprefix(root) if isinstance(image.boxes, str) else image.boxes
     return image.path.removeprefix(root), image.position, image.size, found

@@ -32,3 +32,9 @@ class Preparation(Section):
     store_quality: int = within(1, 100, "take 90")
     processes: int = at_least(0, "0 stands for one per core")
     spark_master: str = free()
+
+    @property
+    def shards(self) -> dict:
+        """The values that decide what the shards hold, besides the images and the seed."""
+        decide = ("train_shards", "validation_shards", "check", "store_short_side", "store_quality")
+        return {name: getattr(self, name) for name in decide}

@@ -1,4 +1,4 @@
-"""Each known layout of raw images, read into one index; no image is opened, nothing is copied."""
+"""Reads every known layout of raw images into one index. No image is opened, nothing is copied."""
 
 import functools
 import hashlib

@@ -1,7 +1,8 @@
-"""The same shard tasks on a Spark cluster: one task a shard, committed by its rename.
+"""Writes the shards on a Spark cluster: one task for each shard, committed by its rename.
 
-So a task that Spark repeats, on a lost worker's behalf or speculatively, does no harm. The workers
-need this Python's packages, and raw_dir and data_dir under the same names; the kit comes along.
+So Spark may repeat a task, after the loss of a worker or speculatively. The workers need this
+Python's packages, and must see raw_dir and data_dir under the same names. The kit itself is sent
+to them.
 """
 
 import os

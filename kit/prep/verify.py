@@ -1,4 +1,4 @@
-"""Every shard read again: ours against their manifest, those of others for what they are."""
+"""Reads every shard back: the kit's own against their manifest, others for what they hold."""
 
 import functools
 import hashlib
@@ -9,19 +9,19 @@ from contextlib import closing
 import numpy as np
 import tensorflow as tf
 
-from kit.data import manifest, storage
-from kit.data.manifest import REMEDY
+from kit.data import storage
+from kit.data.manifest import MANIFEST, REMEDY, read_manifest, shard_paths
 from kit.data.paths import printable
 from kit.files import hash_file
 from kit.machine import cores
 from kit.prep.workers import run_tasks
-from kit.prep.writer import IMAGES_PER_WORKER
 
 ANY_SHARD = re.compile(r"([A-Za-z]+)-(\d{5})-of-(\d{5})")
 NEEDED = ("image/encoded", "image/class/label")  # of each record, to train on it
+BYTES_PER_WORKER = 5000 * 110_000  # a worker takes about as long to start as to read them
 
-# A shard is unmixed when its chi-square lies this many deviations above its mean: by chance once in
-# a thousand million mixed shards. A shard of one class out of ten does so from 8 records on.
+# A shard is unmixed when its chi-square is this many standard deviations above its mean: once in a
+# thousand million mixed shards. A shard of one class out of ten is from 8 records on.
 MIXED_DEVIATIONS = 6
 
 
@@ -32,24 +32,31 @@ def verify(data_dir, *, processes, progress=lambda tasks, total: tasks) -> dict:
     what is missing and how labels count is reported. processes: 0 for one per core.
 
     Returns "splits" {split: {"shards", "images"}}; "labels" {"lowest", "highest", "distinct",
-    "convention"} as on disk; "unmixed" and "sorted", shards whose classes are not mixed or stand in
-    order; "missing", shards that a name's -of-NNNNN promises; "repeated", pairs of places (shard,
+    "convention"} as on disk; "unmixed" and "sorted", the shards whose classes are not mixed or come
+    in order; "missing", shards that a name's -of-NNNNN promises; "repeated", lists of (shard,
     record) with the same image. Raises ValueError naming shard and record of what is damaged.
     """
     folder = storage.folder(data_dir)
-    ours = folder.size(manifest.MANIFEST) is not None
-    expected = _read_expected(folder) if ours else {}
+    expected = _read_expected(folder) if folder.size(MANIFEST) is not None else {}
     names = list(expected) or _find_shards(folder)
-    sizes = {name: folder.size(name) for name in names}
-    found = {}
-    processes = processes or min(cores(), 1 + sum(sizes.values()) // (IMAGES_PER_WORKER * 110_000))
+    processes = processes or min(cores(), 1 + sum(map(folder.size, names)) // BYTES_PER_WORKER)
     task = functools.partial(read_shard, folder=folder)
     with closing(run_tasks(task, names, processes=processes)) as tasks:
-        for shard in progress(tasks, len(names)):
-            found[shard["name"]] = shard
+        found = {shard["name"]: shard for shard in progress(tasks, len(names))}
     shards = [found[name] for name in names]
     _check_damage(folder, shards, expected)
-    return _report(shards) | {"missing": _missing(names)}
+    splits = _by_split(shards)
+    return {
+        "splits": {
+            split: {"shards": len(part), "images": sum(len(shard["labels"]) for shard in part)}
+            for split, part in splits.items()
+        },
+        "labels": _describe_labels(shards),
+        "unmixed": [name for part in splits.values() for name in _find_unmixed(part)],
+        "sorted": [shard["name"] for shard in shards if _in_order(shard["labels"])],
+        "repeated": _find_repeated(shards),
+        "missing": _find_missing(names),
+    }
 
 
 def read_shard(name: str, *, folder) -> dict:
@@ -95,12 +102,11 @@ def deviations(histogram, totals) -> float:
 
 
 def _read_expected(folder) -> dict[str, dict]:
-    read = manifest.read_manifest(folder)
+    read = read_manifest(folder)
     for split in read["splits"]:
-        manifest.shard_paths(folder, split)  # all there, all of the manifest's size
-    offset = read["label_offset"]
+        shard_paths(folder, split)  # all there, all of the manifest's size
     return {
-        shard["name"]: shard | {"offset": offset}
+        shard["name"]: shard | {"offset": read["label_offset"]}
         for part in read["splits"].values()
         for shard in part["shards"]
     }
@@ -118,7 +124,7 @@ def _find_shards(folder) -> list[str]:
 def _check_frames(path: str) -> str:
     """Give what is wrong with the records' lengths, "" if nothing.
 
-    A length that lies would have TensorFlow ask for as much memory.
+    TensorFlow would ask for as much memory as a false length says.
     """
     with tf.io.gfile.GFile(path, "rb") as file:
         end, at, record = file.size(), 0, 0
@@ -158,24 +164,28 @@ def _differs(shard: dict, entry: dict | None) -> str:
     return ""
 
 
-def _report(shards: list[dict]) -> dict:
-    splits, unmixed, in_order = {}, [], []
-    for split in dict.fromkeys(ANY_SHARD.fullmatch(shard["name"])[1] for shard in shards):
-        part = [shard for shard in shards if shard["name"].startswith(f"{split}-")]
-        labels = [shard["labels"] for shard in part]
-        splits[split] = {"shards": len(part), "images": sum(map(len, labels))}
-        classes, positions = np.unique(np.concatenate(labels), return_inverse=True)
-        totals = np.bincount(positions, minlength=len(classes))
-        for shard in part:
-            histogram = np.bincount(
-                np.searchsorted(classes, shard["labels"]), minlength=len(totals)
-            )
-            if deviations(histogram, totals) > MIXED_DEVIATIONS:
-                unmixed.append(shard["name"])
-            if len(set(shard["labels"])) > 2 and (np.diff(shard["labels"]) >= 0).all():
-                in_order.append(shard["name"])
-    report = {"splits": splits, "labels": _describe_labels(shards)}
-    return report | {"unmixed": unmixed, "sorted": in_order, "repeated": _find_repeated(shards)}
+def _by_split(shards: list[dict]) -> dict[str, list[dict]]:
+    splits = {}
+    for shard in shards:
+        splits.setdefault(ANY_SHARD.fullmatch(shard["name"])[1], []).append(shard)
+    return splits
+
+
+def _find_unmixed(shards: list[dict]) -> list[str]:
+    """Name the shards of a split whose classes are not mixed."""
+    labels = [shard["labels"] for shard in shards]
+    classes, places = np.unique(np.concatenate(labels), return_inverse=True)
+    totals = np.bincount(places, minlength=len(classes))
+    places = np.split(places, np.cumsum([len(part) for part in labels])[:-1])
+    return [
+        shard["name"]
+        for shard, part in zip(shards, places, strict=True)
+        if deviations(np.bincount(part, minlength=len(classes)), totals) > MIXED_DEVIATIONS
+    ]
+
+
+def _in_order(labels) -> bool:
+    return len(set(labels)) > 2 and bool((np.diff(labels) >= 0).all())
 
 
 def _describe_labels(shards: list[dict]) -> dict:
@@ -195,18 +205,16 @@ def _describe_labels(shards: list[dict]) -> dict:
 
 
 def _find_repeated(shards: list[dict]) -> list[list[tuple[str, int]]]:
-    digests = np.concatenate([shard["digests"] for shard in shards])
-    counts = Counter(digests.tolist()) if len(digests) else {}
-    twice = {digest for digest, count in counts.items() if count > 1}
-    places = {}
+    counts = Counter(digest for shard in shards for digest in shard["digests"].tolist())
+    found = {}
     for shard in shards:
         for record, digest in enumerate(shard["digests"].tolist()):
-            if digest in twice:
-                places.setdefault(digest, []).append((shard["name"], record))
-    return list(places.values())
+            if counts[digest] > 1:
+                found.setdefault(digest, []).append((shard["name"], record))
+    return list(found.values())
 
 
-def _missing(names: list[str]) -> list[str]:
+def _find_missing(names: list[str]) -> list[str]:
     """List the shards that the names of the others promise."""
     series = {(m[1], m[3]) for m in map(ANY_SHARD.fullmatch, names)}
     promised = (

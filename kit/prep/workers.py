@@ -1,4 +1,4 @@
-"""Tasks spread over processes of this machine."""
+"""Runs tasks in several processes of this machine."""
 
 import multiprocessing
 import os
@@ -28,8 +28,8 @@ def run_tasks(task, items: list, *, processes) -> Iterator:
             yield future.result()
     except BrokenProcessPool:
         raise ChildProcessError(
-            f"one of {processes} worker processes died, perhaps for want of memory: lower "
-            "processes; what is finished is kept"
+            f"one of {processes} worker processes died, perhaps for lack of memory: lower "
+            "processes; finished shards are kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Raw images to evenly sized, class-mixed TFRecord shards.
+"""Writes raw images to evenly sized, class-mixed TFRecord shards.
 
 A shard is a pure function of its plan, so any process of any machine may write it at any time:
 the rename to its name is the commit, and what is written twice is the same.
@@ -37,7 +37,7 @@ class ShardPlan(NamedTuple):
 
 
 def plan(index: Index, preparation: Preparation, *, seed) -> list[ShardPlan]:
-    """Give which image stands in which shard at which place.
+    """Decide which image is written to which shard, in which order.
 
     Each split is shuffled once and cut into shards whose sizes differ by one at the most.
     Raises ValueError when a split has fewer images than shards.
@@ -117,7 +117,7 @@ def write_shard(shard: ShardPlan, *, folder, root, classes, preparation: Prepara
     except tf.errors.OpError as error:
         reason = printable(error.message)
         raise OSError(
-            f"shard {folder.path(shard.name)} cannot be written: {reason}: what is finished is kept"
+            f"shard {folder.path(shard.name)} cannot be written: {reason}: finished shards are kept"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -205,5 +205,5 @@ def _collect(tasks, done: dict, budget: float, images: int) -> dict[str, dict]:
     raise ValueError(
         f"{len(unreadable)} images found unreadable so far, over the quarantine_budget of {budget} "
         f"of {images}: {named}{' ...' if len(unreadable) > 3 else ''}: raise quarantine_budget to "
-        "go on, or repair or remove them and begin anew in another data_dir"
+        "go on, or repair or remove them and start again with another data_dir"
     )
