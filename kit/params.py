@@ -227,7 +227,7 @@ def conflicts(parameters: Parameters):
             "counted from 0; leave it out"
         )
     if devices.replicas:
-        yield from devices.divided_badly(devices.replicas, schedule.batch_size)
+        yield from devices.batch_conflicts(devices.replicas, schedule.batch_size)
     try:
         parameters.mixing.check_batch(schedule.batch_size)
     except ValueError as error:

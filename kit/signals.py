@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: what is being trained is saved first, and the process says so as it ends."""
+"""Handlers of SIGTERM and Ctrl-C, so that a training is saved before the process ends."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ SAVE_SECONDS = 120  # for a kernel to save and end; schedulers themselves wait f
 
 
 class Preempted(Exception):
-    """SIGTERM came, and what there was to save is saved: the same command goes on from there."""
+    """SIGTERM came, and the training is saved: the same command resumes it."""
 
 
 @contextlib.contextmanager
 def handled_by(handler):
-    """Hand SIGTERM and SIGINT to `handler` while the block runs; gives the handler.
+    """Handle SIGTERM and SIGINT with `handler` within the block, which gets the handler.
 
-    Only the main thread of a process can take them: in another one nothing changes.
+    Only a process's main thread can set handlers: in another one nothing changes.
     """
     numbers = []
     if threading.current_thread() is threading.main_thread():
@@ -31,7 +31,7 @@ def handled_by(handler):
 
 
 class Interruption:
-    """A handler that notes the signal, so that a training can end at a step's end.
+    """A handler that records the signal, so that a training can stop after the current step.
 
     `signal` is None until one comes: SIGTERM (a preemption) or SIGINT (Ctrl-C, Jupyter's Stop). A
     second SIGTERM changes nothing; a second SIGINT ends at once, without a save.
@@ -46,7 +46,7 @@ class Interruption:
         self.signal = number
 
     def error(self, text):
-        """Give the exception to end with."""
+        """Return the exception to end with."""
         if self.signal == signal.SIGINT:
             return KeyboardInterrupt(text)
         return Preempted(f"SIGTERM: {text}")

@@ -32,8 +32,9 @@ def follow(monkeypatch, *, seconds, epochs=3, steps=10, first=0, live=False):
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(time, "monotonic", lambda: clock.now)
     stream = io.StringIO()
-    say = partial(print, file=stream)
-    progress = Progress(epochs=epochs, steps_per_epoch=steps, say=say, live=live)
+    progress = Progress(
+        epochs=epochs, steps_per_epoch=steps, print_fn=partial(print, file=stream), live=live
+    )
     done, clock.now = first, clock.now + 5
     for epoch in range(first // steps, epochs):
         progress.set_model(SimpleNamespace(optimizer=SimpleNamespace(iterations=done)))
@@ -106,8 +107,8 @@ def test_steps_of_milliseconds_are_drawn_once_a_second(monkeypatch):
         (2 * 86400 + 60, "2 days, 0:01:00 left, ETA Wed 25 Nov 14:01"),
     ],
 )
-def test_the_arrival_names_another_day(seconds, words):
-    assert callbacks.arrival(datetime(2026, 11, 23, 14, 0), seconds=seconds) == words
+def test_the_time_of_arrival_names_another_day(seconds, words):
+    assert callbacks.time_left(datetime(2026, 11, 23, 14, 0), seconds=seconds) == words
 
 
 def test_a_front_end_that_could_answer_is_somebody():
@@ -136,7 +137,7 @@ def train_within(bands, outside_band, stream, epochs=3):
     data = tf.data.Dataset.from_tensors((images[0], labels[0]))
     rows = keras.callbacks.History()
     monitoring = sections(expected_top1=bands, outside_band=outside_band).monitoring
-    watched = [ExpectedAccuracy(monitoring, say=partial(print, file=stream)), rows]
+    watched = [ExpectedAccuracy(monitoring, print_fn=partial(print, file=stream)), rows]
     run = {"epochs": epochs, "steps_per_epoch": 1, "validation_data": data, "verbose": 0}
     try:
         model.fit(data.repeat(), callbacks=watched, shuffle=False, **run)

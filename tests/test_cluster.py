@@ -65,7 +65,7 @@ def test_tf_config_goes_before_slurm():
     ],
 )
 def test_slurms_short_form_of_names_is_expanded(nodes, names):
-    assert cluster.expand(nodes) == names
+    assert cluster.expand_names(nodes) == names
 
 
 def without(name):

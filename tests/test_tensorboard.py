@@ -186,8 +186,8 @@ def test_an_epoch_that_is_cut_and_resumed_is_one_point_and_one_line(tmp_path):
     run, train_on = small_training.RUN, partial(small_training.train, data_dir=data_dir)
 
     def shown():
-        say = partial(print, file=stream)
-        progress = Progress(epochs=run["epochs"], steps_per_epoch=run["steps_per_epoch"], say=say)
+        sizes = {"epochs": run["epochs"], "steps_per_epoch": run["steps_per_epoch"]}
+        progress = Progress(**sizes, print_fn=partial(print, file=stream))
         return [progress, TensorBoard(run_dir, parameters=run["parameters"])]
 
     cut = {"run_dir": run_dir, "callbacks": [Cut(), *shown()], "checkpoint_minutes": 1e-9}

@@ -1,4 +1,4 @@
-"""The callback that saves a training, restores it, and ends it when it must stop."""
+"""The callback that saves a training, resumes it, and stops it when the process is asked to end."""
 
 import csv
 import logging
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 class Backup(keras.callbacks.Callback):
-    """Save every epoch, every `checkpoint_minutes` (0: epochs alone), and when asked to end.
+    """Save after each epoch, every `checkpoint_minutes`, and before the process ends on a signal.
 
-    It keeps the history over all sessions of a run, and writes history.csv from it. As it saves
-    what the other callbacks add to the logs, it comes last.
+    It also collects the history of all sessions of a run and writes it to history.csv. It must be
+    the last callback, because it saves what the others add to the logs.
 
-    saving: the section Saving. interruption: an Interruption, which tells whether the process was
-    asked to end. names: `names(step)` lists the images of a step, for the report on a loss or
-    gradient that is not finite; None: they are not named.
+    saving: the section Saving. interruption: an Interruption, which holds the signal. names:
+    `names(step)` lists the images of a step, for the report on a loss or gradient that is not
+    finite; None: the report lists none.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Backup(keras.callbacks.Callback):
         self.steps_per_epoch, self.seconds = steps_per_epoch, saving.checkpoint_minutes * 60
         self.on_save_error, self.names = saving.on_save_error, names
         self.step, self.history = 0, []
-        self.metrics = None  # sums of the cut epoch's metrics, until it goes on
-        self.logs = None  # those of an epoch's steps, while it is validated
+        self.metrics = None  # running sums of an interrupted epoch's metrics, until it is resumed
+        self.logs = None  # an epoch's training logs, while it is validated
         self.saved = time.monotonic()
 
     def resume(self):
-        """Restore the newest checkpoint, and give the step to go on from: 0 in a new run."""
+        """Restore the newest checkpoint and return the step to continue from: 0 in a new run."""
         progress = self.checkpoints.restore()
         if progress:
             self.step, self.history = progress["step"], progress["history"]
@@ -53,7 +53,7 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.metrics:
-            set_metrics(self.model, self.metrics)  # Keras has just set them to zero
+            restore_metrics(self.model, self.metrics)  # Keras has just reset them
         self.metrics = None
 
     def on_train_batch_end(self, batch, logs=None):
@@ -61,17 +61,17 @@ class Backup(keras.callbacks.Callback):
         self.step += 1
         if self.step % self.steps_per_epoch:
             due = self.seconds and time.monotonic() - self.saved >= self.seconds
-            if self.hosts_meet(batch):
-                self.save_if(due, within=True)
-        else:  # validated first, and saved at the epoch's end; Keras sets the metrics to zero
+            if self.exchange_due(batch):
+                self.save_if(due, in_epoch=True)
+        else:  # the epoch is saved after its validation, for which Keras resets the metrics
             results = self.model.get_metrics_result()
             self.logs = {name: float(value) for name, value in results.items()}
 
     def on_test_begin(self, logs=None):
-        self.logs |= logs  # what was measured of the steps
+        self.logs |= logs  # what Measurements has added
 
     def on_test_batch_end(self, batch, logs=None):
-        if self.hosts_meet(batch):
+        if self.exchange_due(batch):
             self.save_if(False, logs=self.logs)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -80,26 +80,26 @@ class Backup(keras.callbacks.Callback):
         self.logs = None
         self.save_if(True, best=logs.get("val_top1", -1) > best)
 
-    def save_if(self, due, *, within=False, logs=None, best=False):
-        """Save when it is due or the process was asked to end; then end it. So do all hosts.
+    def save_if(self, due, *, in_epoch=False, logs=None, best=False):
+        """Save if `due` on any host; save and stop if any host's process was asked to end.
 
-        within: in the midst of an epoch's steps, whose running metrics are kept too. logs: those of
-        the steps, in the midst of the validation.
+        in_epoch: between an epoch's steps, so that the running metrics are saved too. logs: the
+        epoch's training logs, during its validation.
         """
         flags = tf.constant([float(due), float(bool(self.interruption.signal))])
         due, asked = sum_over_hosts(self.model.distribute_strategy, flags).numpy()
         if due or asked:
             self.saved = time.monotonic()
             progress = {"step": self.step, "history": self.history, "logs": logs}
-            progress["metrics"] = metrics_of(self.model) if within else None
-            self.try_to(self.checkpoints.wait)  # a failure of the former save is none of this one
+            progress["metrics"] = running_metrics(self.model) if in_epoch else None
+            self.try_to(self.checkpoints.wait)  # so that its failure does not prevent this save
             self.try_to(self.save, progress, best)
         if asked:
             self.try_to(self.checkpoints.wait)
             raise self.interruption.error(f"saved after step {self.step:,}")
 
-    def hosts_meet(self, batch):
-        """Tell whether to ask the other hosts after this batch; it takes a millisecond or more."""
+    def exchange_due(self, batch):
+        """Tell whether the hosts exchange flags after this batch: that takes over a millisecond."""
         return not several_hosts(self.model.distribute_strategy) or batch % 10 == 9
 
     def save(self, progress, best):
@@ -108,7 +108,7 @@ class Backup(keras.callbacks.Callback):
         self.write_history()
 
     def try_to(self, action, *arguments):
-        """Do what may fail for want of room or of the folder; say so and stop, or go on."""
+        """Call what may fail on a full disk; then stop with an error, or warn and continue."""
         try:
             action(*arguments)
         except SAVE_ERRORS as error:
@@ -119,12 +119,12 @@ class Backup(keras.callbacks.Callback):
             log.warning("%s; training goes on without it", message)
 
     def close(self):
-        """Wait for the last write."""
+        """Wait until the last checkpoint is written."""
         self.try_to(self.checkpoints.wait)
         self.checkpoints.thread.shutdown()
 
     def check_finite(self, logs):
-        """Raise RuntimeError for a step whose loss or gradient is not, and report its images."""
+        """Raise RuntimeError for a loss or gradient that is not finite, and report its images."""
         for name in ("loss", "gradient_norm"):
             if math.isfinite(logs.get(name, 0)):
                 continue
@@ -141,40 +141,40 @@ class Backup(keras.callbacks.Callback):
 
     def write_history(self):
         with replacing(self.run_dir / "history.csv") as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns_of(self.history))
+            writer = csv.DictWriter(file, column_names(self.history))
             writer.writeheader()
             writer.writerows(self.history)
 
     def as_history(self):
-        """Give the history of all sessions as Keras' History: one value per epoch, NaN for none."""
+        """Return the history of all sessions as Keras' History: a value per epoch, NaN for none."""
         history = keras.callbacks.History()
         history.epoch = [row["epoch"] for row in self.history]
         history.history = {
             name: [row.get(name, math.nan) for row in self.history]
-            for name in columns_of(self.history)
+            for name in column_names(self.history)
             if name != "epoch"
         }
         return history
 
 
-def columns_of(rows):
+def column_names(rows):
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def metrics_of(model):
-    """List the sums in the running metrics, each replica's by itself, those of all hosts added."""
-    sums = tf.stack([part.read_value() for part in metric_parts(model)])
+def running_metrics(model):
+    """List the sums and counts in the metrics of each replica, added up over the hosts."""
+    sums = tf.stack([variable.read_value() for variable in metric_variables(model)])
     return sum_over_hosts(model.distribute_strategy, sums).numpy().tolist()
 
 
-def set_metrics(model, sums):
-    first = model.distribute_strategy.extended.should_checkpoint  # the other hosts' are in its sums
-    for part, value in zip(metric_parts(model), sums, strict=True):
-        part.assign(value if first else 0)
+def restore_metrics(model, sums):
+    first = model.distribute_strategy.extended.should_checkpoint  # its sums hold those of all hosts
+    for variable, value in zip(metric_variables(model), sums, strict=True):
+        variable.assign(value if first else 0)
 
 
-def metric_parts(model):
+def metric_variables(model):
     """List the variables of the metrics on each of this host's replicas."""
-    parts = model.distribute_strategy.experimental_local_results
+    copies = model.distribute_strategy.experimental_local_results
     variables = [variable for metric in model.metrics for variable in metric.variables]
-    return [part for variable in variables for part in parts(variable.value)]
+    return [copy for variable in variables for copy in copies(variable.value)]

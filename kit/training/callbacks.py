@@ -1,4 +1,4 @@
-"""Callbacks that measure a training and tell a person how it goes."""
+"""Callbacks that show progress, check the accuracy, and measure speed and input wait."""
 
 import time
 from datetime import datetime, timedelta
@@ -7,11 +7,11 @@ import keras
 import tensorflow as tf
 from IPython import get_ipython
 
-INPUT_BOUND = 0.1  # of the step time: so much at least could be won by a faster input
+INPUT_BOUND = 0.1  # share of the step time spent waiting, from which a faster input would pay
 
 
 def is_interactive():
-    """Tell whether this code runs in a notebook that a person has open.
+    """Tell whether this code runs in a notebook that somebody has open.
 
     Every request to a Jupyter kernel states whether a question could be asked (`allow_stdin` in
     Jupyter's messaging protocol): JupyterLab says yes; papermill, nbconvert and nbval say no.
@@ -21,43 +21,45 @@ def is_interactive():
 
 
 class Progress(keras.callbacks.Callback):
-    """Write how far the training is and when it will end.
+    """Print how far the training is, its metrics and when it will end.
 
-    One line an epoch, by `say` (print, or its like); in a notebook that somebody has open (`live`,
-    None: find out) one line that is redrawn.
+    In a notebook that somebody has open, one line is redrawn; in batch, each epoch prints one.
+    live: which of the two; None finds out. print_fn: takes the arguments of print.
 
-    The pace, seconds per step with all that lies between steps, is that of the last whole epoch;
-    before there is one, that of the steps so far but the first, which compiles.
+    The time left follows from the seconds per step, all between steps included, of the last whole
+    epoch; during the first one, from the steps so far except the first, which compiles.
     """
 
-    def __init__(self, *, epochs, steps_per_epoch, say=print, live=None):
+    def __init__(self, *, epochs, steps_per_epoch, print_fn=print, live=None):
         super().__init__()
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
-        self.say = say
+        self.print_fn = print_fn
         self.live = is_interactive() if live is None else live
-        self.mark = None  # (time, step) since which the pace is measured
-        self.pace = None
-        self.known = {}  # of the last epoch
-        self.drawn = 0.0
+        self.pace = None  # seconds per step
+        self.pace_from = None  # (time, step) from which it is measured
+        self.last_logs = {}  # of the epoch before
+        self.last_redraw = 0.0
         self.text = ""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
-        self.begun = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        self.first_step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         if self.live:
-            self.redraw(self.line(self.known, self.begun, self.pace))
+            self.redraw(self.line(self.last_logs, self.first_step, self.pace))
 
     def on_train_batch_end(self, batch, logs=None):
-        now, step = time.monotonic(), self.begun + batch + 1
-        if self.mark is None:
-            self.mark = now, step
-        if self.live and now - self.drawn > 1:
-            self.drawn = now
-            self.redraw(self.line(self.known | logs, step, self.pace or self.measure(now, step)))
+        now, step = time.monotonic(), self.first_step + batch + 1
+        if self.pace_from is None:
+            self.pace_from = now, step
+        if self.live and now - self.last_redraw > 1:
+            self.last_redraw = now
+            self.redraw(
+                self.line(self.last_logs | logs, step, self.pace or self.measure_pace(now, step))
+            )
 
-    def measure(self, now, step):
-        since, first = self.mark or (now, step)
+    def measure_pace(self, now, step):
+        since, first = self.pace_from or (now, step)
         return (now - since) / (step - first) if step > first else None
 
     def on_test_begin(self, logs=None):
@@ -66,18 +68,18 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         now, step = time.monotonic(), (epoch + 1) * self.steps_per_epoch
-        self.pace = self.measure(now, step) or self.pace
-        self.mark = now, step
-        self.known = dict(logs)
+        self.pace = self.measure_pace(now, step) or self.pace
+        self.pace_from = now, step
+        self.last_logs = dict(logs)
         text = self.line(logs, step, self.pace)
         if self.live:
             self.redraw(text)
         else:
-            self.say(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+            self.print_fn(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
 
     def on_train_end(self, logs=None):
         if self.live:
-            self.say()
+            self.print_fn()
 
     def line(self, logs, step, pace):
         words = [f"epoch {self.epoch + 1}/{self.epochs}"]
@@ -85,17 +87,17 @@ class Progress(keras.callbacks.Callback):
             words.append(f"step {done:,}/{self.steps_per_epoch:,}")
         left = self.epochs * self.steps_per_epoch - step
         if left and pace:
-            words.append(arrival(datetime.now(), seconds=left * pace))
+            words.append(time_left(datetime.now(), seconds=left * pace))
         return "  ".join(words + describe(logs))
 
     def redraw(self, text):
-        over = text.ljust(len(self.text))  # all of a longer one
-        self.say(f"\r{over}", end="", flush=True)
+        padded = text.ljust(len(self.text))  # to cover a longer line
+        self.print_fn(f"\r{padded}", end="", flush=True)
         self.text = text
 
 
 def describe(logs):
-    """Give what is worth a word among the logs, in order."""
+    """List the metrics among the logs that a person wants to see, in words."""
     forms = {
         "loss": "loss {:.3f}",
         "top1": "top-1 {:.1%}",
@@ -106,44 +108,44 @@ def describe(logs):
     return words + ([input_bound(logs["input_wait"])] if "input_wait" in logs else [])
 
 
-def arrival(now, *, seconds):
-    """Say how long a training still takes, and when it ends; another day is named."""
+def time_left(now, *, seconds):
+    """Return in words how long a training still takes and when it ends, with a day if not today."""
     left = timedelta(seconds=round(seconds))
     day = "" if (now + left).date() == now.date() else "%a %d %b "
     return f"{left} left, ETA {now + left:{day}%H:%M}"
 
 
 class ExpectedAccuracy(keras.callbacks.Callback):
-    """Compare the validation's top-1 with the bands that the section Monitoring expects.
+    """Compare the validation's top-1 with the bands of the section Monitoring.
 
-    A training outside of a band is told of it, and with `outside_band` "stop" ends in a
-    RuntimeError once that epoch is saved.
+    A top-1 outside its band prints a warning; with `outside_band` "stop" the training also ends in
+    a RuntimeError, after that epoch has been saved.
     """
 
-    def __init__(self, monitoring, *, say=print):
+    def __init__(self, monitoring, *, print_fn=print):
         super().__init__()
         self.bands = {epoch: band for epoch, *band in monitoring.expected_top1}
         self.stop = monitoring.outside_band == "stop"
-        self.say = say
-        self.verdict = ""
+        self.print_fn = print_fn
+        self.warning = ""
 
     def on_epoch_end(self, epoch, logs=None):
         lowest, highest = self.bands.get(epoch + 1, (0, 1))
-        self.verdict = band_message(epoch + 1, logs["val_top1"], lowest, highest)
-        if self.verdict:
-            self.say(f"\n{self.verdict}", flush=True)
+        self.warning = band_message(epoch + 1, logs["val_top1"], lowest, highest)
+        if self.warning:
+            self.print_fn(f"\n{self.warning}", flush=True)
 
     def on_epoch_begin(self, epoch, logs=None):
-        # not sooner: by now the epoch is in history.csv, and its checkpoint is written
-        if self.stop and self.verdict:
-            raise RuntimeError(f"{self.verdict} To go on all the same, run it again.")
+        # not earlier: by now the epoch is in history.csv and in a checkpoint
+        if self.stop and self.warning:
+            raise RuntimeError(f"{self.warning} To go on all the same, run it again.")
 
     def on_train_end(self, logs=None):
         self.on_epoch_begin(None)
 
 
 def band_message(epochs, top1, lowest, highest):
-    """Say what is wrong with this top-1 after so many epochs, and where to look; "" if nothing."""
+    """Return a warning for a top-1 outside its band, with where to look; "" for one within."""
     if lowest <= top1 <= highest:
         return ""
     where = (
@@ -158,17 +160,17 @@ def band_message(epochs, top1, lowest, highest):
 
 
 def input_bound(share):
-    """Say whether the input limits a training, from the share of the step time it is waited for."""
+    """Return in words whether the input limits a training that waits for it so much of its time."""
     return f"input-bound: {'yes' if share > INPUT_BOUND else 'no'} ({share:.0%} waiting)"
 
 
 class Measurements(keras.callbacks.Callback):
-    """Add to each epoch's logs what Keras doesn't.
+    """Add speed, input wait and GPU memory to each epoch's logs.
 
     - images_per_second, of the global batch, and input_wait, the share of the same time in which
       the step waited for its images. An epoch's first step, which may compile, does not count
       unless it is the only one.
-    - device_memory: the most that a GPU has held so far, GiB.
+    - device_memory: the peak memory of the fullest GPU so far, GiB.
     """
 
     def __init__(self, *, batch_size):
@@ -188,18 +190,18 @@ class Measurements(keras.callbacks.Callback):
             self.start_clock()
             return
         self.steps += 1
-        self.end = time.perf_counter()  # Keras has waited for the device: it hands over numbers
+        self.end = time.perf_counter()  # the device is done: Keras has read the logs from it
 
     def on_test_begin(self, logs=None):
         if self.steps:
-            logs |= self.of_the_steps()  # a session cut in the validation hands them on
+            logs |= self.measured()  # Backup keeps them if the validation is interrupted
 
     def on_epoch_end(self, epoch, logs=None):
         if self.steps:
-            logs |= self.of_the_steps()
+            logs |= self.measured()
 
-    def of_the_steps(self):
-        """Give images_per_second, input_wait and device_memory of the epoch's steps so far."""
+    def measured(self):
+        """Return images_per_second, input_wait and device_memory of the epoch's steps so far."""
         seconds = self.end - self.start
         logs = {
             "images_per_second": self.batch_size * self.steps / seconds,

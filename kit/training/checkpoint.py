@@ -1,8 +1,8 @@
 """Crash-safe checkpoints: all training state; a checkpoint is complete or absent.
 
-The state is the weights, their average, the optimizer, whose iterations are the step, and the
-progress (Backup in backup.py). The data needs no state: which image comes when, and its crop, is a
-function of seed and step. Seed generators, where a model has them, are among its variables.
+The state is the weights, their average, the optimizer, whose iterations count the steps, and the
+progress (see Backup in backup.py). The data needs no state: which image comes at which step, and
+its crop, is a function of seed and step. A model's seed generators are among its variables.
 """
 
 import concurrent.futures
@@ -19,7 +19,7 @@ import tensorflow as tf
 from kit.training.strategy import broadcast, several_hosts
 
 SAVE_ERRORS = (OSError, tf.errors.OpError)
-DAMAGE = (tf.errors.OpError, IndexError, OSError)  # as what TensorFlow reports it
+READ_ERRORS = (tf.errors.OpError, IndexError, OSError)  # of TensorFlow, for a damaged file
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints under `folder`: the last `keep` in newest/, the best one in best/.
 
-    Values are copied at a step's end and written by a thread, so that the next step need not wait
-    for the disk. TensorFlow's own asynchronous checkpoint can't: with Keras 3.15's variables its
-    second save fails, for keras/src/backend/tensorflow/core.py makes a variable in a tf.function.
-    TensorFlow renames what it has written, and keeps a checksum of each tensor.
+    A save copies all values after a step, and a thread writes them, so that the next step need not
+    wait for the disk. TensorFlow's own asynchronous checkpoint fails in its second save of Keras
+    3.15's variables, because keras/src/backend/tensorflow/core.py makes a variable in a
+    tf.function. TensorFlow writes to a temporary name, renames, and checks a checksum per tensor.
     """
 
     def __init__(self, model, *, folder, keep):
@@ -38,7 +38,7 @@ class Checkpoints:
         self.average = getattr(model, "average", None)
         paths = [variable.path for variable in model.weights]
         weights = dict(zip(paths, evaluated_weights(model), strict=True))
-        # these not by path: Keras numbers optimizers and seed generators through the process
+        # not by path: Keras numbers optimizers and seed generators through the whole process
         others = [*seeds_of(model), *model.optimizer.variables]
         others += model.weights if self.average else []
         self.variables = [*weights.values(), *others]
@@ -50,41 +50,42 @@ class Checkpoints:
             others=self.copies[len(weights) :],
             progress=self.progress,
         )
-        self.newest = manage(self.checkpoint, Path(folder) / "newest", keep)
-        self.best = manage(self.checkpoint, Path(folder) / "best", 1)
+        self.newest = checkpoint_manager(self.checkpoint, Path(folder) / "newest", keep)
+        self.best = checkpoint_manager(self.checkpoint, Path(folder) / "best", 1)
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.writing = None
 
     def save(self, progress, *, best=False):
         """Copy the model's state and write it with `progress`, a dict for JSON, in the background.
 
-        Waits for the write before, and raises what failed in it, one of SAVE_ERRORS. Of several
-        hosts the first writes.
+        Waits for the previous write, and raises its error, one of SAVE_ERRORS. Of several hosts
+        only the first writes.
         """
         self.wait()
         if not self.strategy.extended.should_checkpoint:
             return
-        settled = self.average.in_model(False) if self.average else contextlib.nullcontext()
-        with settled:
+        # amid a validation the model holds the average
+        trained = self.average.in_model(False) if self.average else contextlib.nullcontext()
+        with trained:
             for copy, variable in zip(self.copies, self.variables, strict=True):
                 copy.assign(variable.value)
         self.progress.assign(json.dumps(progress))
-        # the best one first: after a kill between the two the epoch is repeated, and it comes again
+        # the best first: after a kill between the two, the epoch is trained and saved again
         managers = [self.best, self.newest] if best else [self.newest]
         self.writing = self.thread.submit(write, managers)
 
     def wait(self):
-        """Wait for the write in the background, and raise what failed in it."""
+        """Wait for the write in the background, and raise its error."""
         writing, self.writing = self.writing, None
         if writing:
             writing.result()
 
     def restore(self):
-        """Put the newest whole checkpoint into the model, and give its progress; None without any.
+        """Restore the newest undamaged checkpoint and return its progress, or None without any.
 
-        A damaged one is passed over with a line that says so. Of several hosts the first reads, and
-        the others have it from there. Raises ValueError for a checkpoint of another network, and
-        when none is whole.
+        A damaged one is skipped with a warning. Of several hosts the first reads and sends the
+        values to the others. Raises ValueError for a checkpoint of another network, and when all
+        are damaged.
         """
         progress = self.read()
         if several_hosts(self.strategy):
@@ -105,7 +106,7 @@ class Checkpoints:
                 raise ValueError(
                     f"{path} is of another network; take another run_dir, or delete that folder"
                 ) from None
-            except DAMAGE as error:
+            except READ_ERRORS as error:
                 why = reason(error)
                 log.warning("checkpoint %s is damaged (%s): the one before is used", path, why)
                 continue
@@ -118,7 +119,7 @@ class Checkpoints:
 
 
 def load_best(model, *, run_dir):
-    """Put the weights of the epoch with the best validation top-1 into the model.
+    """Restore the weights of the epoch with the best validation top-1.
 
     Raises FileNotFoundError when `run_dir` holds none.
     """
@@ -128,7 +129,7 @@ def load_best(model, *, run_dir):
         raise FileNotFoundError(f"{folder}: no checkpoint; one is there after the first epoch")
     copies = {variable.path: tf.Variable(variable.value) for variable in model.weights}
     status = tf.train.Checkpoint(model=copies).restore(path)
-    status.assert_existing_objects_matched().expect_partial()  # the optimizer's stay where they are
+    status.assert_existing_objects_matched().expect_partial()  # the optimizer's state is not wanted
     for variable in model.weights:
         variable.assign(copies[variable.path])
     if average := getattr(model, "average", None):
@@ -136,20 +137,20 @@ def load_best(model, *, run_dir):
 
 
 def evaluated_weights(model):
-    """List the model's weights, or their average where it has one: what is evaluated."""
+    """List the weights that are evaluated: the average where the model has one."""
     average = getattr(model, "average", None)
     return average.average if average else model.weights
 
 
 def seeds_of(model):
-    """List the states of the model's seed generators; its metrics, variables too, start anew."""
+    """List the states of the model's seed generators: what is neither a weight nor a metric."""
     others = [v for metric in model.metrics for v in metric.variables] + model.weights
     known = {id(variable) for variable in others}
     return [variable for variable in model.variables if id(variable) not in known]
 
 
 def broadcast_variables(strategy, variables):
-    """Give the first host's values to all hosts' variables, in one message for each type."""
+    """Copy the first host's values to all hosts, in one message for each dtype."""
     for dtype in sorted({variable.dtype for variable in variables}):  # in one order on all hosts
         chosen = [variable for variable in variables if variable.dtype == dtype]
         joined = tf.concat([tf.reshape(variable.value, [-1]) for variable in chosen], axis=0)
@@ -160,11 +161,11 @@ def broadcast_variables(strategy, variables):
             variable.assign(tf.reshape(part, variable.shape))
 
 
-def manage(checkpoint, folder, keep):
-    """Give the manager of the whole checkpoints in `folder`; what a killed save left there goes.
+def checkpoint_manager(checkpoint, folder, keep):
+    """Return a tf.train.CheckpointManager, after removing what a killed save left in `folder`.
 
-    TensorFlow's own list of them may lack the newest, or be damaged. A checkpoint's index is the
-    last of its files to be written.
+    TensorFlow's own list of checkpoints may lack the newest, or be damaged, so the list follows
+    the index files: a checkpoint's index is the last of its files to be written.
     """
     whole = sorted(folder.glob("ckpt-*.index"), key=lambda path: int(path.stem[5:]))
     for path in folder.glob("*"):
@@ -185,7 +186,7 @@ def manage(checkpoint, folder, keep):
 
 
 def write(managers):
-    """Write one checkpoint by each manager; half of one is removed, and leaves its room."""
+    """Write a checkpoint with each manager; remove an incomplete one, to free its space."""
     for manager in managers:
         try:
             manager.save()
@@ -196,7 +197,7 @@ def write(managers):
 
 
 def reason(error):
-    """Give the first line of an error, without TensorFlow's words on where in its graph it was."""
+    """Return the first line of an error, without the place in TensorFlow's graph."""
     line = (str(error) or type(error).__name__).splitlines()[0]
     return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]$", "", line)
 

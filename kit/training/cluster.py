@@ -1,4 +1,4 @@
-"""The hosts that train together, as TF_CONFIG or SLURM names them; imports no TensorFlow."""
+"""The hosts that train together, from TF_CONFIG or SLURM's variables; imports no TensorFlow."""
 
 import atexit
 import itertools
@@ -17,11 +17,11 @@ FORM = (
 
 
 class HostLost(Exception):
-    """Another host has stopped or is out of reach, and this one can't go on without it."""
+    """Another host has stopped or cannot be reached, so this one cannot continue."""
 
 
 class Hosts(NamedTuple):
-    """The addresses "name:port" of all hosts, in one order on each, and which of them this one is.
+    """The addresses "name:port" of all hosts, in the same order on each, and this one's number.
 
     A host that trains alone has no address and is number 0.
     """
@@ -34,9 +34,9 @@ class Hosts(NamedTuple):
         return len(self.addresses) or 1
 
     def own_dir(self, run_dir):
-        """Give the folder to write to: `run_dir` on the first host, a temporary one on the others.
+        """Return the folder to write to: `run_dir` on the first host, a temporary one on others.
 
-        A temporary one goes when the process ends.
+        A temporary folder is removed when the process ends.
         """
         if self.number == 0:
             return run_dir
@@ -45,10 +45,10 @@ class Hosts(NamedTuple):
         return temporary.name
 
     def wait(self, *, minutes):
-        """Wait until each other host listens at its address, or has gone on from here.
+        """Wait until every other host has started: until something listens at its address.
 
-        TensorFlow itself waits an hour, and doesn't say for whom. Raises ValueError when this
-        host's port is taken, or when one of the others doesn't come.
+        TensorFlow itself waits an hour without naming the host that is missing. Raises ValueError
+        when this host's port is in use, or when another host does not start in time.
         """
         deadline = time.monotonic() + 60 * minutes
         own = self.addresses[self.number]
@@ -65,14 +65,14 @@ class Hosts(NamedTuple):
 
 
 def find(environment=os.environ):
-    """Give the Hosts that TF_CONFIG names, or else SLURM's variables of a step of several tasks.
+    """Return the Hosts of TF_CONFIG, or else of SLURM's variables for a step of several tasks.
 
-    Raises ValueError, with the remedy, for what names hosts but not all that is needed.
+    Raises ValueError, with the remedy, for values that are wrong or incomplete.
     """
     if environment.get("TF_CONFIG"):
-        return _of_tf_config(environment["TF_CONFIG"])
+        return _from_tf_config(environment["TF_CONFIG"])
     if int(environment.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
-        return _of_slurm(environment)
+        return _from_slurm(environment)
     return Hosts()
 
 
@@ -90,7 +90,7 @@ def _reach(address, deadline):
             time.sleep(0.2)
 
 
-def _of_tf_config(text):
+def _from_tf_config(text):
     try:
         config = json.loads(text)
         cluster, task = config.get("cluster", {}), config.get("task", {})
@@ -114,15 +114,15 @@ def _of_tf_config(text):
     return Hosts(addresses, index + (len(groups["chief"]) if kind == "worker" else 0))
 
 
-def _of_slurm(environment):
-    """Read the variables that srun gives each task; the port follows from the job's number.
+def _from_slurm(environment):
+    """Read the variables that srun sets for each task; the port follows from the job's number.
 
     TensorFlow's SlurmClusterResolver sorts the names of the hosts as text, node10 before node9,
     where srun numbers its tasks in the list's order; and it needs nvidia-smi.
     """
     tasks = int(environment["SLURM_STEP_NUM_TASKS"])
     try:
-        names = expand(environment["SLURM_STEP_NODELIST"])
+        names = expand_names(environment["SLURM_STEP_NODELIST"])
         number, job = int(environment["SLURM_PROCID"]), int(environment["SLURM_JOB_ID"])
     except KeyError as error:
         raise ValueError(
@@ -134,11 +134,11 @@ def _of_slurm(environment):
             f"SLURM_STEP_NUM_TASKS: {tasks} tasks on {len(names)} hosts; start one on each, which "
             "takes all its GPUs: srun --ntasks-per-node=1"
         )
-    # above the ports that Linux hands out, so that none is taken by chance
+    # above the ports that Linux assigns by itself, so that none of those can be in use here
     return Hosts(tuple(f"{name}:{61440 + job % 4096}" for name in names), number)
 
 
-def expand(nodes):
+def expand_names(nodes):
     """List the names in SLURM's short form: "a[01-02,7],b" stands for a01, a02, a7 and b."""
     names = []
     for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes):

@@ -1,4 +1,4 @@
-"""An average of the weights over the steps, which is what is evaluated."""
+"""The exponential moving average (EMA) of the weights, which is evaluated in their place."""
 
 import contextlib
 
@@ -7,47 +7,47 @@ import tensorflow as tf
 
 
 class WeightAverage:
-    """The exponential moving average of a model's weights, batch norm's statistics among them.
+    """The exponential moving average of a model's weights, with batch norm's moving statistics.
 
-    After a step it is `decay` of what it was and the rest of the weights; after the first step it
-    is the weights, as in PyTorch's AveragedModel. Make it in the strategy's scope.
+    Each step sets it to `decay * average + (1 - decay) * weights`; the first step, to the weights,
+    as in PyTorch's AveragedModel. Make it in the strategy's scope.
 
     Keras' own (`use_ema`, SwapEMAWeights) leaves the statistics out, puts the average into the
-    model at the end of every `fit`, and exchanges the two by adding and subtracting, which rounds:
-    a training that is resumed would not end as one that never stopped.
+    model at the end of every `fit`, and swaps the two by adding and subtracting, which rounds: a
+    resumed training would not end like one that was never interrupted.
     """
 
     def __init__(self, model, decay):
         self.weights, self.decay = model.weights, decay
         self.average = [keras.Variable(w.numpy(), trainable=False) for w in self.weights]
-        self.exchanged = False  # the model holds the average, and `average` the weights
+        self.swapped = False  # whether the model holds the average, and `average` the weights
 
-    def update(self, steps):
-        """Count the weights as they are after so many steps; each replica does."""
-        share = tf.where(steps == 1, 1.0, 1 - self.decay)
+    def update(self, step):
+        """Add the weights after the step with this number, from 1; call it on each replica."""
+        fraction = tf.where(step == 1, 1.0, 1 - self.decay)
         for weight, average in zip(self.weights, self.average, strict=True):
-            average.value.assign_add((weight - average) * share)
+            average.value.assign_add((weight - average) * fraction)
 
     def restart(self):
-        """Let it be the weights that the model holds."""
+        """Set the average to the weights that the model holds."""
         for weight, average in zip(self.weights, self.average, strict=True):
             average.assign(weight.value)
 
     @contextlib.contextmanager
     def in_model(self, averaged):
-        """Let the model hold the average, or not, for a while."""
-        if averaged == self.exchanged:
+        """Within the block the model holds the average (True), or the trained weights (False)."""
+        if averaged == self.swapped:
             yield
             return
-        self.exchange()
+        self.swap()
         try:
             yield
         finally:
-            self.exchange()
+            self.swap()
 
-    def exchange(self):
+    def swap(self):
         for weight, average in zip(self.weights, self.average, strict=True):
             value = tf.identity(weight.value)
             weight.assign(average.value)
             average.assign(value)
-        self.exchanged = not self.exchanged
+        self.swapped = not self.swapped

@@ -1,8 +1,8 @@
-"""How two of Keras' layers compute while they train; what is saved knows nothing of this.
+"""Fused batch norm, and dropout of a whole batch, in place of what two of Keras' layers compute.
 
 Keras 3 computes batch norm from means, squares and products, each a pass over the activations, and
-in float32 also under bfloat16. TensorFlow's one operation gives the same numbers. And Keras'
-Dropout draws the same numbers on each replica.
+in float32 even under bfloat16; TensorFlow's fused operation gives the same numbers. Keras' Dropout
+draws the same numbers on each replica. Saved models are not affected.
 """
 
 import types
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 
 def fuse_batch_norms(model):
-    """Let each batch norm of the model that sees one replica alone compute in one operation."""
+    """Let each batch norm layer that is not `synchronized` compute in one fused operation."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
             layer.call = types.MethodType(fused_call, layer)
@@ -21,7 +21,7 @@ def fuse_batch_norms(model):
 def fused_call(layer, inputs, training=None, mask=None):
     """Compute as BatchNormalization.call does, over the last axis of [batch, height, width, ...].
 
-    The moving variance is that of Keras, which divides by n; the operation's divides by n - 1.
+    The operation's variance divides by n - 1; the moving variance by n, as Keras' does.
     """
     x = tf.convert_to_tensor(inputs)
     batch = bool(training) and layer.trainable
@@ -47,14 +47,14 @@ def fused_call(layer, inputs, training=None, mask=None):
 
 
 def draw_drop_path_once(model):
-    """Let the model's Dropout layers skip, on any number of replicas, what one would."""
+    """Let the model's Dropout layers drop the same on any number of replicas."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
-            layer.call = types.MethodType(dropped, layer)
+            layer.call = types.MethodType(drop_path_call, layer)
 
 
-def dropped(layer, inputs, training=False):
-    """Compute as Dropout.call does, with this replica's share of numbers for the whole batch."""
+def drop_path_call(layer, inputs, training=False):
+    """Compute as Dropout.call does, with this replica's part of numbers for the global batch."""
     if not training:
         return inputs
     replica = tf.distribute.get_replica_context()

@@ -8,10 +8,10 @@ class ClassificationLoss(keras.losses.Loss):
     """The loss of logits [batch, classes] that the section Loss describes.
 
     `label_smoothing` is the share of each label that is spread evenly over all classes (Szegedy et
-    al. 2016, Rethinking the Inception Architecture, section 7). "binary_cross_entropy" asks of each
-    class by itself whether it is there, and averages over the classes; `target_threshold` above 0
-    makes labels above it 1 and others 0: timm's BinaryCrossEntropy, for Wightman et al. 2021,
-    ResNet Strikes Back.
+    al. 2016, Rethinking the Inception Architecture, section 7). "binary_cross_entropy" is the
+    sigmoid cross-entropy of each class, averaged over the classes; a `target_threshold` above 0
+    makes labels above it 1 and others 0, as timm's BinaryCrossEntropy does (Wightman et al. 2021,
+    ResNet Strikes Back).
     """
 
     def __init__(self, loss):
@@ -22,7 +22,7 @@ class ClassificationLoss(keras.losses.Loss):
     def call(self, labels, logits):
         if not self.binary and not self.label_smoothing:
             return cross_entropy(labels, logits)
-        labels = smoothed(labels, logits.shape[-1], self.label_smoothing)
+        labels = smooth_labels(labels, logits.shape[-1], self.label_smoothing)
         if not self.binary:
             return cross_entropy(labels, logits)
         if self.target_threshold:
@@ -30,15 +30,15 @@ class ClassificationLoss(keras.losses.Loss):
         return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits), axis=-1)
 
 
-def smoothed(labels, classes, label_smoothing):
-    """Give labels float32 [batch, classes], `label_smoothing` of each spread over all classes."""
+def smooth_labels(labels, classes, label_smoothing):
+    """Return labels float32 [batch, classes], `label_smoothing` of each spread over all classes."""
     if labels.shape.rank == 1:
         labels = tf.one_hot(tf.cast(labels, tf.int32), classes)
     return labels * (1 - label_smoothing) + label_smoothing / classes
 
 
 def metrics():
-    """List what is measured beside the loss, whatever that is: of mixed labels, by the largest."""
+    """List the metrics beside the loss. A mixed label counts as its largest class."""
     return [
         keras.metrics.MeanMetricWrapper(measure, name=measure.__name__)
         for measure in (cross_entropy, top1, top5)
@@ -46,7 +46,7 @@ def metrics():
 
 
 def cross_entropy(labels, logits):
-    """Give the softmax cross-entropy of each image, nats."""
+    """Return the softmax cross-entropy of each image, nats."""
     if labels.shape.rank == 1:
         return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     return keras.losses.categorical_crossentropy(labels, logits, from_logits=True)

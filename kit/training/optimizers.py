@@ -1,14 +1,14 @@
-"""The optimizers, and which weights their decay leaves out."""
+"""The optimizers, and which weights are not decayed."""
 
 import keras
 import tensorflow as tf
 
 
 def make_optimizer(model, optimizer, decay, learning_rate):
-    """Give the optimizer that the section Optimizer names, for a model that it will train.
+    """Return the optimizer of the section Optimizer for `model`.
 
-    `decay` is the section WeightDecay. SGD does not decay: the network's own L2 loss does that, as
-    in the papers. LAMB decays by `weight_decay` what `weight_decay_skips` does not leave out.
+    `decay` is the section WeightDecay. SGD itself decays nothing: the network's L2 loss does, as in
+    the papers. LAMB decays all weights by `weight_decay`, except for `weight_decay_skips`.
     """
     if optimizer.optimizer == "sgd":
         return keras.optimizers.SGD(learning_rate, momentum=optimizer.momentum)
@@ -18,7 +18,7 @@ def make_optimizer(model, optimizer, decay, learning_rate):
 
 
 def decay_in_loss(optimizer, decay):
-    """Give the WeightDecay for `resnet50`'s L2 loss: that of SGD, none where LAMB itself decays."""
+    """Return the WeightDecay for `resnet50`'s L2 loss: None for LAMB, which decays by itself."""
     return decay if optimizer.optimizer == "sgd" else None
 
 
@@ -29,10 +29,10 @@ def undecayed(model, weight_decay_skips):
 
 
 class Lamb(keras.optimizers.Lamb):
-    """LAMB (You et al. 2020, Large Batch Optimization for Deep Learning, algorithm 2) as timm's.
+    """LAMB (You et al. 2020, Large Batch Optimization for Deep Learning, algorithm 2), as in timm.
 
-    The decay joins Adam's direction before its length is measured, and a weight that is not decayed
-    takes Adam's step as it is. Keras' own decays apart from the direction, and scales all weights.
+    The decay is added to Adam's direction before its norm is taken, and a weight that is not
+    decayed takes Adam's step unscaled. Keras' own decays apart from the direction, and scales all.
     """
 
     def _apply_weight_decay(self, variables):

@@ -1,4 +1,4 @@
-"""Whether run_dir holds a training that was cut, and of which parameters; imports no TensorFlow."""
+"""The file that tells whether run_dir holds an unfinished training; imports no TensorFlow."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 from kit.files import write_json
 
 FILE = "checkpoints/run.json"
-# What may change between a run's start and its resume: where things are, what is shown and saved.
+# What may change when a run is resumed: where things are, what is shown, how often it is saved.
 FREE = {
     *("raw_dir", "data_dir", "run_dir", "data_service"),
     *("checkpoint_minutes", "keep_checkpoints", "on_save_error"),
@@ -16,7 +16,7 @@ FREE = {
 
 
 def parameters_of(run_dir):
-    """Give the parameters of the unfinished training in `run_dir`, None where there is none."""
+    """Return the parameters of the unfinished training in `run_dir`, or None without any."""
     path = Path(run_dir) / FILE
     if not path.exists():
         return None
@@ -27,12 +27,12 @@ def parameters_of(run_dir):
 def check(run_dir, parameters):
     """Raise ValueError when `run_dir` holds an unfinished training of other parameters.
 
-    Only names that both have are compared, and none of FREE.
+    Only names that both have are compared, except those of FREE.
     """
     earlier = parameters_of(run_dir) or {}
     differences = [
         f"{name}: {earlier[name]!r} there, {value!r} now"
-        for name, value in _plain(parameters).items()
+        for name, value in _comparable(parameters).items()
         if name in earlier and earlier[name] != value
     ]
     if differences:
@@ -44,7 +44,7 @@ def check(run_dir, parameters):
 
 
 def begin(run_dir, parameters):
-    """Make `run_dir` ready to go on with the training in it, or clear it for a new one.
+    """Prepare `run_dir` to resume the training in it, or clear the checkpoints for a new one.
 
     Raises ValueError as `check` does.
     """
@@ -58,8 +58,8 @@ def begin(run_dir, parameters):
 
 
 def record(run_dir, parameters, *, finished=False):
-    """Write that `run_dir` holds a training of `parameters`, and whether its model is saved."""
-    state = {"finished": finished, "parameters": _plain(parameters)}
+    """Record the parameters of the training in `run_dir`, and whether its model is saved."""
+    state = {"finished": finished, "parameters": _comparable(parameters)}
     write_json(Path(run_dir) / FILE, state)
 
 
@@ -70,6 +70,6 @@ def finish(run_dir):
         record(run_dir, parameters, finished=True)
 
 
-def _plain(parameters):
+def _comparable(parameters):
     kept = {name: value for name, value in parameters.items() if name not in FREE}
     return json.loads(json.dumps(kept))

@@ -4,10 +4,10 @@ import keras
 
 
 class LearningRateScheduler(keras.callbacks.LearningRateScheduler):
-    """Set the rate that the section Schedule says, as each epoch or step begins.
+    """Set the learning rate of the section Schedule as each epoch or step begins.
 
-    Steps are counted by the optimizer: right in a training that is resumed. An epoch's logs hold
-    the rate of its last step.
+    The optimizer counts the steps, so that a resumed training continues the schedule. An epoch's
+    logs hold the rate of its last step.
     """
 
     def __init__(self, schedule, *, steps_per_epoch):
@@ -17,11 +17,11 @@ class LearningRateScheduler(keras.callbacks.LearningRateScheduler):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.each_step:
-            self.begun = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+            self.first_step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         else:
             super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.each_step:
-            step = self.begun + batch
+            step = self.first_step + batch
             self.model.optimizer.learning_rate = self.rate(step / self.steps_per_epoch)

@@ -9,23 +9,26 @@ from kit.sections import Section, at_least, below, free, limited, one_of, within
 
 @dataclass(frozen=True)
 class Devices(Section):
-    """What trains, and in which arithmetic."""
+    """Which devices train, and in which precision."""
 
     replicas: int = at_least(0, "0 takes every GPU, or one CPU")
     precision: str = one_of("float32", "mixed_bfloat16", "mixed_float16")
 
     def conflicts(self):
         if self.replicas:
-            yield from self.wrong_on(self.replicas)
+            yield from self.precision_conflicts(self.replicas)
 
     def check(self, replicas: int, batch_size: int) -> None:
         """Raise ValueError unless a batch divides among the replicas, and Keras can train them."""
-        problems = [*self.wrong_on(replicas), *self.divided_badly(replicas, batch_size)]
+        problems = [
+            *self.precision_conflicts(replicas),
+            *self.batch_conflicts(replicas, batch_size),
+        ]
         if problems:
             raise ValueError("\n".join(problems))
 
-    def divided_badly(self, replicas: int, batch_size: int):
-        """Give a line for a batch that does not divide among the replicas."""
+    def batch_conflicts(self, replicas: int, batch_size: int):
+        """Yield a line for a batch that does not divide among the replicas."""
         if batch_size % replicas:
             down = batch_size // replicas * replicas
             nearest = f"{down} or {down + replicas}" if down else replicas
@@ -34,8 +37,8 @@ class Devices(Section):
                 f"take {nearest}"
             )
 
-    def wrong_on(self, replicas: int):
-        """Give a line for what Keras gets wrong on so many replicas."""
+    def precision_conflicts(self, replicas: int):
+        """Yield a line for a precision that Keras gets wrong on so many replicas."""
         if self.precision == "mixed_float16" and replicas > 1:
             yield (
                 "precision: mixed_float16 on several replicas checks only the first for overflow "
@@ -45,7 +48,7 @@ class Devices(Section):
 
 @dataclass(frozen=True)
 class Loss(Section):
-    """What is minimised beside the weight decay."""
+    """The loss, without the weight decay."""
 
     loss: str = one_of("cross_entropy", "binary_cross_entropy")
     label_smoothing: float = below(1, "take 0.1")
@@ -66,7 +69,7 @@ class Loss(Section):
 
 @dataclass(frozen=True)
 class Optimizer(Section):
-    """How a gradient moves the weights."""
+    """The optimizer, and what is done to gradients and weights around it."""
 
     optimizer: str = one_of("sgd", "lamb")
     momentum: float = below(1, "take 0.9")
@@ -116,24 +119,25 @@ class Schedule(Section):
         return max(1, round(share * self.epochs))
 
     def scaled(self, learning_rate: float) -> float:
-        """Give a rate in proportion to the batch (Goyal et al. 2017, section 2.1).
+        """Return a rate in proportion to the batch (Goyal et al. 2017, section 2.1).
 
-        `learning_rate` is that of `base_batch_size` images; 0: of a batch of any size.
+        `learning_rate` is for a batch of `base_batch_size` images; with 0, for a batch of any size.
         """
         return learning_rate * (self.batch_size / (self.base_batch_size or self.batch_size))
 
     def rate(self, epoch: float) -> float:
-        """Give the learning rate at `epoch`, which counts from 0 and may lie within an epoch.
+        """Return the learning rate at `epoch`, which counts from 0 and may lie within an epoch.
 
-        On a straight line it comes from `warmup_learning_rate` at 0 to `learning_rate` at the end
-        of the warm-up, as in timm, torchvision, FFCV and TensorFlow's official models. (NVIDIA's W
+        During the warm-up it rises in a straight line from `warmup_learning_rate` at 0 to
+        `learning_rate`, as in timm, torchvision, FFCV and TensorFlow's official models. (NVIDIA's W
         epochs of rate * (epoch + 1) / W are W - 1 of ours from rate / W; what follows then begins
         an epoch earlier, which moves a cosine of 90 by 1.1 % of the highest rate.) Then:
 
-        - steps: times `decay_factor` from each of `drops` on (He et al. 2015, section 3.4);
-        - cosine: half a wave from here to `final_learning_rate` at `epochs` (Loshchilov & Hutter
-          2017, eq. 5);
-        - cosine_from_start: of a wave that began at 0, behind the warm-up, timm's default;
+        - steps: multiplied by `decay_factor` at each of `drops` (He et al. 2015, section 3.4);
+        - cosine: half a wave from the warm-up's end to `final_learning_rate` at `epochs`
+          (Loshchilov & Hutter 2017, eq. 5);
+        - cosine_from_start: half a wave from 0, whose first part the warm-up replaces: timm's
+          default;
         - linear: a straight line to `final_learning_rate` at `epochs`.
         """
         peak, final = self.scaled(self.learning_rate), self.scaled(self.final_learning_rate)
@@ -173,7 +177,7 @@ class Schedule(Section):
 
 @dataclass(frozen=True)
 class Saving(Section):
-    """When a training is saved."""
+    """When checkpoints are saved, how many are kept, and what happens if one fails."""
 
     checkpoint_minutes: float = at_least(0, "0 saves at the end of each epoch alone")
     keep_checkpoints: int = at_least(1, "take 3")
@@ -194,7 +198,7 @@ def bands(value) -> str:
 
 @dataclass(frozen=True)
 class Monitoring(Section):
-    """What a person is told while a network trains."""
+    """What is shown while a network trains."""
 
     expected_top1: list = limited(bands)
     outside_band: str = one_of("warn", "stop")

@@ -1,6 +1,6 @@
-"""The training step: what Keras' own leaves out, or gets wrong, on several replicas.
+"""The training step: Keras' own, with what it leaves out or gets wrong on several replicas.
 
-tests/test_contract.py watches each part of Keras that this file leans on or works around.
+tests/test_contract.py tests each part of Keras that this file relies on or works around.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import tensorflow as tf
 from kit.training.ema import WeightAverage
 from kit.training.layers import draw_drop_path_once, fuse_batch_norms
 
-WRONG_ON_REPLICAS = {  # argument of Keras' optimizers or of compile: what it does there
+WRONG_ON_REPLICAS = {  # argument of Keras' optimizers or of compile: what is wrong with it
     "clipnorm": "clips each replica's gradient before their sum",
     "global_clipnorm": "clips each replica's gradient before their sum",
     "clipvalue": "clips each replica's gradient before their sum",
@@ -24,25 +24,24 @@ WRONG_ON_REPLICAS = {  # argument of Keras' optimizers or of compile: what it do
 
 
 def training_model(network):
-    """Give the TrainingModel of a network that `resnet50` has built: call it in the same scope."""
+    """Return the TrainingModel of a network from `resnet50`; call both in the strategy's scope."""
     fuse_batch_norms(network)
     draw_drop_path_once(network)
     return TrainingModel(network.input, network.output, name=network.name)
 
 
 class TrainingModel(keras.Model):
-    """An image classifier, of Keras' functional graph, whose replicas stay equal in everything.
+    """An image classifier whose replicas stay identical.
 
-    Keras lets the moving statistics of batch norm drift apart from replica to replica. Here those
-    of layers that are not `synchronized` are averaged over the replicas in each step. They are
-    linear in the batches' statistics, and training doesn't read them, so this is what averaging
-    them later would give.
+    Keras lets the moving statistics of batch norm drift apart between replicas. Here those of
+    layers that are not `synchronized` are averaged over the replicas in each step. They are linear
+    in the batches' statistics, and training does not read them, so averaging them once at the end
+    would give the same.
 
-    The training logs hold `gradient_norm` too: the L2 norm of the loss's gradient over the global
-    batch, averaged over the steps of the epoch so far. NaN or infinity stays in that average. Both
-    the training's and the evaluation's hold `l2_loss`, the part of the loss that is of the weights.
-    `seconds_waiting` counts what `fit` has waited for batches, in all its calls; `batch` is the
-    last of them, (images, labels).
+    The training logs also hold `gradient_norm`: the L2 norm of the loss's gradient over the global
+    batch, averaged over the epoch's steps so far, so that NaN and infinity stay in it. Training and
+    evaluation logs hold `l2_loss`, the weight decay's part of the loss. `seconds_waiting` is the
+    time that all calls of `fit` have waited for batches; `batch` is the last (images, labels).
     """
 
     def __init__(self, *args, **kwargs):
@@ -54,12 +53,12 @@ class TrainingModel(keras.Model):
         self.evaluating = False
 
     def compile(self, optimizer, *, clip_grad_norm=0.0, ema_decay=0.0, **settings):
-        """Compile as Keras does, and make every variable: call it in the strategy's scope.
+        """Compile as Keras does, and make all variables; call it in the strategy's scope.
 
-        The global batch's gradient, that of the L2 loss with it, is clipped to the global norm
-        `clip_grad_norm`. With `ema_decay` a WeightAverage is what is evaluated. 0: neither.
+        clip_grad_norm: clip the gradient of the global batch, L2 loss included, to this global
+        norm; 0: don't. ema_decay: of the WeightAverage that is evaluated; 0: the weights are.
 
-        Raises ValueError for a setting that Keras has wrong on several replicas.
+        Raises ValueError for a setting that Keras gets wrong on several replicas.
         """
         replicas = self.distribute_strategy.num_replicas_in_sync
         check_compile(replicas=replicas, **{**vars(optimizer), **settings})
@@ -69,13 +68,13 @@ class TrainingModel(keras.Model):
         self._symbolic_build(data_batch=(self.inputs[0], keras.KerasTensor((None,), "int64")))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # compile has built all. Keras would take a batch from the data and lose it, and on several
-        # hosts fail in averaging it over them (keras#20585).
+        # compile has built everything. Keras would take a batch from the data and drop it, and on
+        # several hosts fail to average its outputs (keras#20585).
         pass
 
     def _measure_gradients_of(self, optimizer, clip_grad_norm):
-        # The optimizer sums the gradients over the replicas; a sum of our own would send them all
-        # a second time, and the norm of one replica's share is not that of the batch.
+        # Within the optimizer's own sum over the replicas: another one would send all gradients
+        # again, and the norm of one replica's gradient is not that of the batch.
         all_reduce = optimizer._all_reduce_sum_gradients
 
         def measured(gradients_and_variables):
@@ -106,7 +105,7 @@ class TrainingModel(keras.Model):
 
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return step()
-        # of a last batch a replica may get nothing, and oneDNN's convolutions fail on nothing
+        # the last batch may leave a replica without images, on which oneDNN's convolutions fail
         logs = tf.cond(tf.size(data[1]) > 0, step, self.get_metrics_result)
         return self._for_all_hosts(logs)
 
@@ -122,16 +121,16 @@ class TrainingModel(keras.Model):
             variable.assign(value)
 
     def _for_all_hosts(self, logs):
-        # Keras averages over the first axis on several hosts, and scalars have none (keras#20585)
+        # Keras averages logs over their first axis on several hosts: scalars fail (keras#20585)
         if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return logs
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
     def make_train_function(self, force=False):
-        """Make Keras' function, and time within the graph how long its batch lets it wait.
+        """Make Keras' train function, and measure within the graph how long it waits for a batch.
 
-        Taking the batch in Python would be simpler; but on four logical CPUs the iterator then took
-        up to two minutes to end. tf.timestamp would be too, but is not deterministic.
+        Taking the batch in Python would be simpler, but on four logical CPUs the iterator then took
+        up to two minutes to end. tf.timestamp is not allowed in deterministic training.
         """
         if self.train_function is not None and not force:
             return
@@ -160,7 +159,7 @@ class TrainingModel(keras.Model):
 
     @property
     def metrics(self):
-        """Leave out gradient_norm while evaluating: its logs would hold a norm of nothing."""
+        """The metrics, without gradient_norm in an evaluation, which has no gradient."""
         return [
             metric
             for metric in super().metrics
@@ -176,9 +175,9 @@ class TrainingModel(keras.Model):
             self.evaluating = False
 
     def holding(self, *, average):
-        """Let the model hold the average of its weights for a while, or the trained ones (False).
+        """Within the block the model holds the average of its weights, or the trained ones (False).
 
-        It makes no difference before the first step, or without `ema_decay`.
+        Before the first step, and without `ema_decay`, the two are the same.
         """
         if self.average is None or not int(keras.ops.convert_to_numpy(self.optimizer.iterations)):
             return contextlib.nullcontext()
@@ -196,10 +195,7 @@ def moving_statistics(model):
 
 
 def check_compile(*, replicas, **settings):
-    """Raise ValueError for a setting of the optimizer or of `compile` that Keras has wrong.
-
-    Settings that are not known to be wrong pass.
-    """
+    """Raise ValueError for a setting of the optimizer or of `compile` that Keras gets wrong."""
     if settings.get("steps_per_execution", 1) != 1:
         raise ValueError(
             f"steps_per_execution: {settings['steps_per_execution']} fails on several replicas "
@@ -214,5 +210,5 @@ def check_compile(*, replicas, **settings):
 
 
 def without_training_step(model):
-    """Give the same network, sharing its weights, as a keras.Model that is loaded without kit."""
+    """Return the network as a keras.Model that shares the weights and is loaded without kit."""
     return keras.Model(model.input, model.output, name=model.name)

@@ -1,4 +1,4 @@
-"""Which devices train, on this host and on others."""
+"""The tf.distribute strategy of the devices that train, on this host and on others."""
 
 import contextlib
 import functools
@@ -11,13 +11,13 @@ from kit.training import cluster
 
 
 def make_strategy(*, replicas):
-    """Give the tf.distribute strategy for `replicas` devices; 0 takes every GPU, or one CPU.
+    """Return the strategy for `replicas` devices; 0 takes every GPU, or one CPU.
 
-    Several GPUs, or logical CPUs for tests and teaching, work under MirroredStrategy. One GPU needs
-    no strategy, and only without one does Keras compile with XLA (`jit_compile="auto"`).
+    Several GPUs, or logical CPUs for tests and teaching, train under MirroredStrategy. One GPU
+    trains without a strategy: Keras compiles with XLA (`jit_compile="auto"`) only then.
 
-    With several hosts (kit.training.cluster) `replicas` counts those of each, and the strategy is
-    MultiWorkerMirroredStrategy: this waits for the other hosts.
+    With several hosts (kit.training.cluster) `replicas` counts those of each host, and the strategy
+    is MultiWorkerMirroredStrategy. This waits until all hosts have started.
 
     Raises ValueError when there are fewer devices.
     """
@@ -38,20 +38,20 @@ def make_strategy(*, replicas):
 
 @functools.cache
 def mirrored(devices):
-    """Give the MirroredStrategy of these devices, one for the life of the process.
+    """Return the MirroredStrategy of these devices, always the same one.
 
     A second one on the same devices would number its collective operations from the start again,
-    and TensorFlow's runtime takes them for the first one's ("Shape mismatch in the collective
-    instance").
+    and TensorFlow's runtime would confuse them with the first one's ("Shape mismatch in the
+    collective instance").
     """
     tf.get_logger().setLevel("WARNING")  # the devices are no news to those who named them
     return tf.distribute.MirroredStrategy(devices)
 
 
 def logical_cpus(count):
-    """Split the CPU into at least `count` logical devices, and give the names of `count` of them.
+    """Split the CPU into at least `count` logical devices, and list the names of `count` of them.
 
-    TensorFlow fixes their number when it first computes; ValueError when that was before this call.
+    TensorFlow fixes their number when it first computes: ValueError if that was with fewer.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
     configured = tf.config.get_logical_device_configuration(cpu) or []
@@ -71,7 +71,7 @@ def logical_cpus(count):
 
 @functools.cache
 def multi_worker(hosts, replicas):
-    """Give the MultiWorkerMirroredStrategy of these hosts, once all of them are up.
+    """Return the MultiWorkerMirroredStrategy of these hosts, once all of them have started.
 
     Raises ValueError for another number of replicas than this host has GPUs, or one CPU.
     """
@@ -91,7 +91,7 @@ def multi_worker(hosts, replicas):
     handler = signal.getsignal(signal.SIGTERM)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     with contextlib.suppress(ValueError):  # from another thread than the main one
-        signal.signal(signal.SIGTERM, handler)  # TensorFlow's own, put there just now, ends nothing
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow has set its own, which ends nothing
     return strategy
 
 
@@ -100,11 +100,11 @@ def several_hosts(strategy):
 
 
 @contextlib.contextmanager
-def lost_hosts_named(strategy):
-    """Turn what TensorFlow reports of a host that is gone into hosts.HostLost, in one line.
+def naming_lost_hosts(strategy):
+    """Turn TensorFlow's error about a lost host into cluster.HostLost, of one line.
 
-    It notices at once when a process ends, and after some ten seconds without a sign when a host
-    hangs or the network is cut.
+    TensorFlow notices at once when a process ends, and after some ten seconds when a host hangs or
+    the network is cut.
     """
     try:
         yield
@@ -128,10 +128,10 @@ def host_count(strategy):
 
 
 def for_host(strategy, dataset, *, batch_size):
-    """Give a host's own batches to its replicas, where Keras would deal them out to all hosts.
+    """Return the dataset for `fit`: this host's batches go to its own replicas alone.
 
-    `dataset` gives this host's share of each global batch, and `batch_size` counts the global one.
-    On one host the dataset stays as it is.
+    Keras would divide them among all hosts. `dataset` holds this host's part of each global batch,
+    and `batch_size` is the global one. On one host the dataset is returned as it is.
     """
     if not several_hosts(strategy):
         return dataset
@@ -141,12 +141,12 @@ def for_host(strategy, dataset, *, batch_size):
 
 
 def sum_over_hosts(strategy, vector):
-    """Add up the hosts' vectors, which are of one length; every host has to call it."""
+    """Add up the hosts' vectors, which have the same length; every host has to call it."""
     return _summed(strategy, vector) if several_hosts(strategy) else vector
 
 
 def broadcast(strategy, vector):
-    """Give the first host's vector to all; every host has to call it, with one of its length."""
+    """Return the first host's vector; every host has to call it, with one of the same length."""
     first = strategy.extended.should_checkpoint
     return sum_over_hosts(strategy, vector if first else tf.zeros_like(vector))
 
@@ -155,8 +155,8 @@ def broadcast(strategy, vector):
 def _summed(strategy, vector):
     def exchange():
         replica = tf.distribute.get_replica_context()
-        speaks = replica.replica_id_in_sync_group % len(strategy.extended.worker_devices) == 0
-        given = tf.where(speaks, vector, tf.zeros_like(vector))  # one replica for its host
-        return replica.all_reduce(tf.distribute.ReduceOp.SUM, given)
+        first = replica.replica_id_in_sync_group % len(strategy.extended.worker_devices) == 0
+        added = tf.where(first, vector, tf.zeros_like(vector))  # once for each host
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, added)
 
     return strategy.experimental_local_results(strategy.run(exchange))[0]

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training."""
+"""The callback that writes what TensorBoard shows of a training."""
 
 import shutil
 import time
@@ -10,7 +10,7 @@ import tensorflow as tf
 from kit.training.callbacks import input_bound
 
 IMAGES = 4  # shown of an epoch's first batch
-TAGS = {  # TensorBoard puts together what stands before the slash
+TAGS = {  # TensorBoard groups tags by what stands before the slash
     "loss": "loss/total",
     "cross_entropy": "loss/cross_entropy",
     "l2_loss": "loss/l2",
@@ -25,7 +25,7 @@ TAGS = {  # TensorBoard puts together what stands before the slash
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Write run_dir/logs: the measurements, some of the images, the parameters, the network.
+    """Write run_dir/logs: the metrics, some training images, the parameters and the network.
 
     The axis of every tag counts epochs from 1, as the figures do: 1 after the first. A training
     that starts at its first step replaces the logs of an earlier one. A resumed one continues them,
@@ -48,7 +48,7 @@ class TensorBoard(keras.callbacks.Callback):
             shutil.rmtree(self.logs_dir, ignore_errors=True)
         for prefix, split in ("", "train"), ("val_", "validation"):
             self.writers[prefix] = tf.summary.create_file_writer(str(self.logs_dir / split))
-            forget_from(self.epoch if epoch else 0, self.writers[prefix])
+            purge_from(self.epoch if epoch else 0, self.writers[prefix])
         if epoch == 0:
             with self.writers[""].as_default(step=0):
                 tf.summary.text("parameters", table(self.parameters))
@@ -79,11 +79,11 @@ class TensorBoard(keras.callbacks.Callback):
         self.writers = {}
 
 
-def forget_from(epoch, writer):
-    """Have TensorBoard drop what earlier writers in this folder logged of `epoch` and after it.
+def purge_from(epoch, writer):
+    """Make TensorBoard drop what earlier writers in this folder logged from `epoch` on.
 
-    TensorBoard's usual reader does so when it meets the same step again; its slower one, which
-    serves where the other has no wheel, only at a session's start.
+    TensorBoard's usual reader does so when a step comes again; its slower one, for platforms
+    without a wheel of the other, only at the start of a session.
     """
     session = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
     event = tf.compat.v1.Event(step=epoch, wall_time=time.time(), session_log=session)
@@ -91,27 +91,27 @@ def forget_from(epoch, writer):
 
 
 def table(parameters):
-    """Give the parameters as a Markdown table, in their order."""
+    """Return the parameters as a Markdown table, in their order."""
     rows = [f"| {name} | `{value}` |" for name, value in parameters.items()]
     return "\n".join(["| parameter | value |", "|---|---|", *rows])
 
 
 def graph_of_layers(model):
-    """Give a functional model's layers as a GraphDef: stage1_block2_conv3 is stage1/block2/conv3.
+    """Return a functional model's layers as a GraphDef; stage1_block2_conv3: stage1/block2/conv3.
 
-    TensorBoard folds what stands before a slash. The graph of operations that TensorFlow would
-    write is nine times as large, and folded into one box.
+    TensorBoard folds nodes by what stands before a slash. The graph of operations that TensorFlow
+    would write is nine times as large and folded into one box.
     """
-    places = {
+    names = {
         id(layer.output): layer.name.replace("_", "/", 1 + layer.name.startswith("stage"))
         for layer in model.layers
     }
     graph = tf.compat.v1.GraphDef()
     for layer in model.layers:
-        place = places[id(layer.output)]
-        sources = [places[id(tensor)] for tensor in keras.tree.flatten(layer.input)]
-        node = graph.node.add(name=place, op=type(layer).__name__)
-        node.input.extend(source for source in sources if source != place)  # Input feeds itself
+        name = names[id(layer.output)]
+        sources = [names[id(tensor)] for tensor in keras.tree.flatten(layer.input)]
+        node = graph.node.add(name=name, op=type(layer).__name__)
+        node.input.extend(source for source in sources if source != name)  # Input feeds itself
         shape = tf.TensorShape(layer.output.shape).as_proto()
         node.attr["_output_shapes"].list.shape.add().CopyFrom(shape)
     return graph

@@ -1,4 +1,4 @@
-"""Training: Keras' fit, cut and resumed at any step, and the model that is left."""
+"""Training: Keras' fit, which can be interrupted and resumed at any step, and the saved model."""
 
 import contextlib
 from pathlib import Path
@@ -17,7 +17,7 @@ from kit.training.step import without_training_step
 
 
 def set_seed(seed, *, deterministic):
-    """Seed the weights; with `deterministic`, also forbid operations whose sums vary in order."""
+    """Seed the weights; with `deterministic`, also make TensorFlow's operations deterministic."""
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -36,20 +36,23 @@ def fit(
     saving,
     training_sizes=(),
 ):
-    """Train as Keras' fit does; leave history.csv, a row per epoch, and checkpoints/ in run_dir.
+    """Train as Keras' fit does; write history.csv, a row per epoch, and checkpoints/ in run_dir.
 
-    `training` is a TrainingData: its `batches(start_step, image_size)` are endless, `names(step)`
-    names a step's images, `fingerprint` and `batch_size` are of the whole. `validation` is a
-    dataset of one pass. `training_sizes` lists [epoch, pixels]: the image size from that epoch on,
-    counted from 0. `parameters` is a dict of what decides the run: one that was cut goes on at the
-    very step of its newest checkpoint, one whose model is saved starts anew. `saving` is the
-    section Saving.
+    An unfinished run in `run_dir` is resumed after the step of its newest checkpoint; a run whose
+    model is saved starts anew.
+
+    - training: a TrainingData, with endless `batches(start_step, image_size)`, `names(step)` of a
+      step's images, `fingerprint` and the global `batch_size`.
+    - validation: a dataset of one pass.
+    - parameters: a dict of what decides the run.
+    - saving: the section Saving.
+    - training_sizes: a list of [epoch, pixels], the image size from that epoch on, counted from 0.
 
     Returns Keras' History, whose `history` maps loss, cross_entropy, l2_loss, top1, top5, val_* of
-    each, learning_rate, gradient_norm, images_per_second and input_wait to one value per epoch, of
+    each, learning_rate, gradient_norm, images_per_second and input_wait to one value per epoch of
     all sessions. Raises ValueError when `run_dir` holds an unfinished run of other parameters,
-    RuntimeError when the loss is not finite, OSError when nothing can be saved, Preempted after a
-    SIGTERM and KeyboardInterrupt after a SIGINT, with all saved.
+    RuntimeError when the loss is not finite, OSError when nothing can be saved; after all is saved,
+    Preempted for a SIGTERM and KeyboardInterrupt for a SIGINT.
     """
     devices = model.distribute_strategy
     parameters = parameters | {"replicas": devices.num_replicas_in_sync}
@@ -65,21 +68,21 @@ def fit(
             steps_per_epoch=steps_per_epoch,
             names=training.names,
         )
-        with contextlib.closing(backup), strategy.lost_hosts_named(devices):
+        with contextlib.closing(backup), strategy.naming_lost_hosts(devices):
             step = _resume(model, backup)
-            parts = fit_calls(
+            calls = fit_calls(
                 step, epochs=epochs, steps_per_epoch=steps_per_epoch, training_sizes=training_sizes
             )
-            _train(model, training, validation, step, parts, callbacks, backup)
+            _train(model, training, validation, step, calls, callbacks, backup)
     return backup.as_history()
 
 
 def fit_calls(step, *, epochs, steps_per_epoch, training_sizes):
-    """List the calls of Keras' fit that are left of a training after `step`.
+    """List the calls of Keras' fit that remain of a training after `step`.
 
-    The rest of an epoch, then the others by image size. A call is (its first step, that step's
-    epoch, the epoch before which it ends, image size). `training_sizes` lists [epoch, pixels], the
-    size from that epoch on, all counted from 0; before the first of them the size is None.
+    The first finishes an interrupted epoch; each of the others trains the epochs of one image size.
+    A call is (its first step, the epoch of that step, the epoch before which it ends, image size),
+    counted from 0. The size is None before the first epoch of `training_sizes`.
     """
     epoch, done = divmod(step, steps_per_epoch)
     ends = [first for first, _ in training_sizes] + [epochs] + [epoch + 1] * bool(done)
@@ -93,22 +96,22 @@ def fit_calls(step, *, epochs, steps_per_epoch, training_sizes):
 
 
 def _resume(model, backup):
-    """Restore the newest checkpoint, and give the step to go on from."""
+    """Restore the newest checkpoint and return the step to continue from."""
     step = backup.resume()
     taken = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
-    if taken != step:  # its cell was not run again for a new run
+    if taken != step:  # in a notebook whose cell that compiles was not run again
         raise ValueError(f"model: it has been trained for {taken} steps; compile it anew")
     return step
 
 
 def _train(model, training, validation, step, calls, callbacks, backup):
-    """Call Keras' fit for each part that is left of a run after `step`."""
+    """Finish an interrupted validation, then make the `calls` of Keras' fit."""
     devices, steps_per_epoch = model.distribute_strategy, backup.steps_per_epoch
     validation = strategy.for_host(devices, validation, batch_size=training.batch_size)
     callbacks = [Measurements(batch_size=training.batch_size), *callbacks, backup]
     if backup.logs:
         _finish_epoch(model, validation, step // steps_per_epoch - 1, backup.logs, callbacks)
-    functions = {None: model.train_function}  # one graph for all sizes would be slower
+    functions = {None: model.train_function}  # by size: one graph for all would be slower
     for first, epoch, end, size in calls:
         model.train_function = functions.get(size)
         batches = training.batches(first, size)
@@ -119,14 +122,14 @@ def _train(model, training, validation, step, calls, callbacks, backup):
             epochs=end,
             steps_per_epoch=steps_per_epoch - first % steps_per_epoch,
             callbacks=callbacks,
-            shuffle=False,  # the dataset is already
+            shuffle=False,  # the dataset does that
             verbose=0,
         )
         functions[size] = model.train_function
 
 
 def _finish_epoch(model, validation, epoch, logs, callbacks):
-    """Validate, and end an epoch that was cut in its validation; `logs` are those of its steps."""
+    """Validate and end an epoch that was interrupted in its validation; `logs` are of its steps."""
     callbacks = keras.callbacks.CallbackList(callbacks, model=model)
     callbacks.on_train_begin()
     callbacks.on_epoch_begin(epoch)
@@ -136,10 +139,10 @@ def _finish_epoch(model, validation, epoch, logs, callbacks):
 
 
 def save_model(model, *, run_dir, manifest, parameters):
-    """Write model.keras and, beside it, model.json: what a user of the model must know.
+    """Write model.keras, and model.json with its classes, preprocessing, data and parameters.
 
-    `manifest` is that of the shards it was trained on, `parameters` a dict of all that decides a
-    training. With it the training is finished: the next one into `run_dir` starts anew.
+    `manifest` is that of the training's shards, `parameters` a dict of what decides a training.
+    This finishes the training: the next one in `run_dir` starts anew.
     """
     run_dir = Path(run_dir)
     with replacing(run_dir / "model.keras") as path, model.holding(average=True):
@@ -150,7 +153,7 @@ def save_model(model, *, run_dir, manifest, parameters):
 
 
 def model_metadata(manifest, parameters):
-    """Give what evaluation refuses to differ from, and what the network can be built anew from."""
+    """Return what evaluation must not differ from, and what the network can be built from."""
     same = ("resnet_version", "stage_sizes", "resize_side", "channel_means", "precision")
     sizes = parameters["training_sizes"] or [[0, parameters["image_size"]]]
     return {
