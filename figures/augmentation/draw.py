@@ -12,6 +12,7 @@ import tensorflow as tf
 from kit import ROOT, plots
 from kit.data import manifest
 from kit.pipeline import augment, dataset, mixing, preprocessing
+from kit.pipeline.sections import Mixing
 
 SIZE = 112
 FILL = (124, 117, 104)
@@ -50,8 +51,8 @@ def mixed(photographs):
     """Give the photographs of each batch, with the share of each that is its own."""
     images, titles = [], []
     for name, (mixup, cutmix, seed) in BATCHES.items():
-        settings = {"mixup": mixup, "cutmix": cutmix, "classes": 6, "partner": 1}
-        batch, labels = mixing.mixed(tf.stack(photographs), tf.range(6), [0, seed], **settings)
+        how = Mixing(mixup, cutmix, repeated_augmentation=1)
+        batch, labels = mixing.mixed(tf.stack(photographs), tf.range(6), [0, seed], how, classes=6)
         images += list(batch.numpy())
         titles += [f"{name}, {own:.0%} own" for own in np.diag(labels)]
     return images, titles

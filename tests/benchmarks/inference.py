@@ -74,20 +74,7 @@ def measure() -> dict:
 def export_network(run_dir, photos):
     """Write a ResNet-50 into run_dir, and every form of it; its weights are random."""
     keras.utils.set_random_seed(0)
-    model = resnet50(
-        classes=1000,
-        version="1.5",
-        stage_sizes=(3, 4, 6, 3),
-        channel_means=MEANS,
-        batch_norm="per_replica",
-        batch_norm_momentum=0.5,
-        batch_norm_epsilon=1e-5,
-        zero_gamma=False,
-        blur_pool=False,
-        drop_path=0.0,
-        weight_decay=0.0,
-        weight_decay_skips=[],
-    )
+    model = resnet50(params.load(None, {"batch_norm_momentum": 0.5}).network, classes=1000)
     classes = [{"wnid": f"n{number}", "name": f"class {number}"} for number in range(1000)]
     metadata = {"classes": classes, "image_size": SIDE, "resize_side": RESIZE_SIDE}
     image = Classifier.from_model(model, metadata).image
@@ -116,7 +103,7 @@ def int8_cost(run_dir, data_dir) -> dict:
             raise ValueError(f"DATA_DIR: {data_dir} has other classes than {run_dir}; name its own")
         shards = {name: metadata[name] for name in ("image_size", "resize_side")}
         shards["data_dir"] = data_dir
-        images = params.load()["calibration_images"]
+        images = params.load().export.calibration_images
         training = dataset.evaluation_dataset(split="train", batch_size=images, **shards)
         [record] = export.export_all(
             folder,

@@ -10,7 +10,6 @@ Prints the table, and draws RESULTS with its suffix .png.
 """
 
 import argparse
-import functools
 import json
 import statistics
 import tempfile
@@ -23,22 +22,29 @@ from matplotlib.ticker import PercentFormatter
 
 from kit import params, plots
 from kit.data import manifest
+from kit.model.resnet import resnet50
 from kit.pipeline import dataset, preprocessing
-from kit.training import schedule, strategy, trainer
+from kit.training import optimizers, trainer
+from kit.training.losses import ClassificationLoss, metrics
+from kit.training.schedule import LearningRateScheduler
+from kit.training.step import training_model
+from kit.training.strategy import make_strategy
 
 EPOCHS, SIZE, BATCH, WIDTH = 20, 64, 64, 16
 BASE = {
     "stage_sizes": [1, 1, 1, 1],
     "batch_size": BATCH,
     "learning_rate": 0.025,  # the recipe's 0.1 for 256 images
-    "learning_rate_batch": 0,
-    "rate_decay": "steps",
-    "decay_epochs": [6, 12, 16, 18],  # 30, 60, 80 and 90 % of the epochs, as the recipe's
+    "base_batch_size": 0,
+    "epochs": EPOCHS,
     "batch_norm_momentum": 0.9,  # 0.997 would still hold the initial statistics
     "image_size": SIZE,
     "resize_side": 73,  # 256 / 224 of the image size
+    "deterministic": True,
+    "checkpoint_minutes": 0.0,
+    "keep_checkpoints": 1,
 }
-COSINE = {"rate_decay": "cosine", "rate_every": "step"}
+COSINE = {"schedule": "cosine", "schedule_update": "step"}
 INGREDIENTS = {
     "classes in order, not shuffled": {"order": "by class"},
     "classes mixed once, not shuffled": {"order": "as written"},
@@ -50,113 +56,110 @@ INGREDIENTS = {
     "label smoothing 0.1": {"label_smoothing": 0.1},
     "weight decay ten times weaker": {"weight_decay": 1e-5},
     "EMA 0.99": {"ema_decay": 0.99},
-    "version 1": {"version": "1"},
+    "version 1": {"resnet_version": "1"},
     "random erasing 0.25": {"random_erasing": 0.25},
     "mixup 0.2": {"mixup": 0.2},
     "TrivialAugment": {"augmentation": "trivial_augment"},
     "cutmix 1.0": {"cutmix": 1.0},
     "zero-initialised last gammas": {"zero_gamma": True},
 }
-COMPILED = (
-    *("version", "stage_sizes", "channel_means", "batch_norm", "batch_norm_momentum"),
-    *("batch_norm_epsilon", "zero_gamma", "blur_pool", "drop_path", "weight_decay"),
-    *("weight_decay_skips", "optimizer", "learning_rate", "momentum", "clip_norm", "loss"),
-    *("label_smoothing", "target_threshold", "ema_decay", "precision"),
-)
-CROP = (
-    *("image_size", "crop_sampling", "min_object_covered", "aspect_ratio_range", "area_range"),
-    *("max_attempts", "scaled_decode"),
-)
-IMAGES = (
-    *CROP,
-    *("batch_size", "shuffle_shards", "augmentation", "augmentation_layers"),
-    *("augmentation_magnitude", "random_erasing", "channel_means"),
-    *("repeated_augmentation", "mixup", "cutmix"),
-)
-RATES = (
-    *("learning_rate", "rate_decay", "decay_epochs", "decay_factor", "final_rate"),
-    *("polynomial_power", "warmup_epochs", "warmup_start", "rate_every"),
-)
 
 
 def train(data_dir, name, seed):
     """Train with one ingredient; give the top-1 over the validation images, and the seconds."""
-    order = INGREDIENTS[name].get("order", "shuffled")
-    values = params.load() | BASE | {k: v for k, v in INGREDIENTS[name].items() if k != "order"}
-    classes = manifest.class_names(data_dir)
-    images = {key: values[key] for key in IMAGES}
+    changes = dict(INGREDIENTS[name])
+    order = changes.pop("order", "shuffled")
+    p = params.load(None, BASE | changes | {"seed": seed})
     begin = time.perf_counter()
-    trainer.fix_chance(seed=seed, deterministic=False)
-    model = trainer.compile_model(
-        strategy.make_strategy(replicas=1),
-        classes=len(classes),
-        width=WIDTH,
-        **{key: values[key] for key in COMPILED},
-    )
-    training = functools.partial(
-        dataset.training_dataset,
-        data_dir=data_dir,
-        seed=seed,
-        deterministic=True,
-        classes=len(classes),
-        **images,
-    )
+    trainer.set_seed(seed, deterministic=False)
+    training = training_data(data_dir, p)
     if order != "shuffled":
-        training = functools.partial(unshuffled, data_dir, seed, images, order == "by class")
-    validation = dataset.evaluation_dataset(
-        data_dir=data_dir,
-        split="validation",
-        batch_size=BATCH,
-        image_size=SIZE,
-        resize_side=values["resize_side"],
-    )
+        training = Unshuffled(training, by_class=order == "by class")
     steps = dataset.steps_per_pass(data_dir=data_dir, batch_size=BATCH)
     with tempfile.TemporaryDirectory() as run_dir:
         history = trainer.fit(
-            model,
+            compiled(p, classes=len(manifest.class_names(data_dir))),
             training,
-            validation,
-            run_dir=run_dir,
+            validation_data(data_dir, p),
             epochs=EPOCHS,
             steps_per_epoch=steps,
-            training_sizes=[],
-            schedule=schedule.scheduler(
-                epochs=EPOCHS, steps_per_epoch=steps, **{key: values[key] for key in RATES}
-            ),
+            callbacks=[LearningRateScheduler(p.schedule, steps_per_epoch=steps)],
+            run_dir=run_dir,
             parameters={},
-            checkpoint_minutes=0.0,
-            keep_checkpoints=1,
-            on_save_error="stop",
+            saving=p.saving,
         ).history
     found = {key: history[key][-1] for key in ("val_top1", "val_cross_entropy", "top1")}
     return {"name": name, "seed": seed, **found, "seconds": time.perf_counter() - begin}
 
 
-def unshuffled(data_dir, seed, settings, by_class, *, start_step):
-    """Give endless batches in one order for ever: that of the shards, or of the classes."""
-    crop = {key: settings[key] for key in CROP}
+def compiled(p, classes):
+    """Give the narrow network of these parameters, compiled as in notebook 02."""
+    with make_strategy(replicas=1).scope():
+        decay = optimizers.decay_in_loss(p.optimizer, p.weight_decay)
+        model = training_model(resnet50(p.network, classes=classes, decay=decay, width=WIDTH))
+        rate = p.schedule.scaled(p.schedule.learning_rate)
+        model.compile(
+            optimizers.make_optimizer(model, p.optimizer, p.weight_decay, rate),
+            loss=ClassificationLoss(p.loss),
+            metrics=metrics(),
+            clip_grad_norm=p.optimizer.clip_grad_norm,
+            ema_decay=p.optimizer.ema_decay,
+        )
+    return model
 
-    def decode(position, example):
-        own_seed = tf.stack([seed, position])
-        image = preprocessing.training_image(example["encoded"], example["boxes"], own_seed, **crop)
-        return image, example["label"]
 
-    examples = list(dataset.encoded_examples(data_dir=data_dir, split="train"))
-    if by_class:
-        examples.sort(key=lambda example: int(example["label"]))
-    encoded = [example["encoded"].numpy() for example in examples]
-    labels = [int(example["label"]) for example in examples]
-    none = tf.zeros([0, 4])  # photographs in folders have no boxes
-    whole = len(labels) // BATCH * BATCH
-    ordered = tf.data.Dataset.from_tensor_slices((encoded[:whole], labels[:whole]))
-    return (
-        ordered.map(lambda image, label: {"encoded": image, "label": label, "boxes": none})
-        .repeat()
-        .enumerate()
-        .map(decode, num_parallel_calls=2)
-        .batch(BATCH, drop_remainder=True)
-        .prefetch(2)
+def training_data(data_dir, p):
+    return dataset.TrainingData(
+        data_dir,
+        p.reading,
+        p.crop,
+        p.augmentation,
+        p.mixing,
+        image_size=SIZE,
+        batch_size=BATCH,
+        fill=p.network.channel_means,
+        seed=p.run.seed,
+        deterministic=p.run.deterministic,
     )
+
+
+def validation_data(data_dir, p):
+    return dataset.evaluation_dataset(
+        data_dir=data_dir,
+        split="validation",
+        batch_size=BATCH,
+        image_size=SIZE,
+        resize_side=p.resolution.resize_side,
+    )
+
+
+class Unshuffled:
+    """The images of a TrainingData in one order for ever: that of the shards, or of the classes."""
+
+    def __init__(self, training, *, by_class):
+        self.training, self.by_class, self.batch_size = training, by_class, training.batch_size
+        self.fingerprint = training.fingerprint
+
+    def batches(self, start_step, image_size):
+        examples = list(dataset.encoded_examples(data_dir=self.training.data_dir, split="train"))
+        if self.by_class:
+            examples.sort(key=lambda example: int(example["label"]))
+        encoded = [example["encoded"].numpy() for example in examples]
+        labels = [int(example["label"]) for example in examples]
+        whole = len(labels) // BATCH * BATCH
+        ordered = tf.data.Dataset.from_tensor_slices((encoded[:whole], labels[:whole]))
+        numbered = ordered.repeat().enumerate().map(self.decode, num_parallel_calls=2)
+        return numbered.batch(BATCH, drop_remainder=True).prefetch(2)
+
+    def decode(self, position, example):
+        encoded, label = example
+        seed = tf.stack([self.training.seed, position])
+        none = tf.zeros([0, 4])  # photographs in folders have no boxes
+        crop = self.training.crop
+        return preprocessing.training_image(encoded, none, seed, crop, image_size=SIZE), label
+
+    def names(self, step):
+        return []
 
 
 def main():

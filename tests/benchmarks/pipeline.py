@@ -32,7 +32,6 @@ MARKS = {  # ours, theirs, how many times faster ours is to be
     "vs_pillow": ("ours", "pillow", 5.0),
     "vs_torch_dataloader": ("ours", "torch", 5.0),
     "vs_decode_bound": ("ours", "bound", 0.85),
-    "scaled_128": ("scaled", "unscaled", 1.3),
     "stored_320": ("stored", "ours", 1.25),
 }
 CHANGES = {  # what an augmentation leaves of the rate, without a mark
@@ -60,8 +59,8 @@ def measure() -> dict:
         levels = {"ours": pixels, "theirs": [255.0] * len(pixels), "unit": "levels"}
         figures["stored_320_pixels"] = levels | {"mark": PIXELS}
         if minutes := float(os.environ.get("MINUTES", 0)):
-            settings = tf_data.SETTINGS | {"shuffle_shards": 8}
-            peak, bound = resident.run(originals, settings, minutes)
+            data = tf_data.training_data(originals, shuffle_shards=8)
+            peak, bound = resident.run(data, minutes)
             figures["resident"] = {"ours": [peak], "theirs": [bound], "mark": 1.0, "unit": "GiB"}
     return figures
 
@@ -113,13 +112,10 @@ def forget(folder: Path) -> None:
 def tensorflow_ways(originals, stored) -> dict:
     ways = {"bound": partial(tf_data.bound, originals)}
     for place, memory in (("", True), ("_disk", False)):
-        small = partial(tf_data.ours, originals, memory, image_size=128)
         ways |= {
             f"ours{place}": partial(tf_data.ours, originals, memory),
             f"plain{place}": partial(tf_data.plain, originals, memory),
             f"stored{place}": partial(tf_data.ours, stored, memory),
-            f"unscaled{place}": small,
-            f"scaled{place}": partial(small, scaled_decode=True),
         }
     changed = {
         name: partial(tf_data.ours, originals, True, **changes) for name, changes in CHANGES.items()
@@ -130,7 +126,9 @@ def tensorflow_ways(originals, stored) -> dict:
 def other_ways(files, originals, pool) -> dict:
     """Give the ways without TensorFlow that are installed; each starts its workers once."""
     windows = np.tile(tf_data.windows(originals), (COPIES, 1))
-    photographs = pillow.Photographs(files, windows, COPIES * tf_data.flips(originals), 224)
+    photographs = pillow.Photographs(
+        files, windows, COPIES * tf_data.flips(originals), tf_data.SIZE
+    )
     check_pixels(photographs, originals)
     ways = {"pillow": partial(pillow.processes, pool, cores(), photographs)}
     if pillow.has_torch():
@@ -143,7 +141,7 @@ def other_ways(files, originals, pool) -> dict:
 
 def check_pixels(photographs, originals) -> None:
     """Raise RuntimeError unless all make the same of a photograph, but for Pillow's smoothing."""
-    theirs = [photographs[number] for number in range(tf_data.SETTINGS["batch_size"])]
+    theirs = [photographs[number] for number in range(tf_data.BATCH)]
     batches = {"ours": tf_data.first_images(originals) - pillow.MEANS}
     if dali.installed():
         batches["DALI's"] = dali.first_batch(photographs)

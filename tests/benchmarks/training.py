@@ -13,7 +13,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kit.training import callbacks, strategy, trainer
+from kit import params
+from kit.model.resnet import resnet50
+from kit.training import trainer
+from kit.training.callbacks import ExpectedAccuracy, Progress
+from kit.training.losses import ClassificationLoss, metrics
+from kit.training.optimizers import make_optimizer
+from kit.training.step import training_model
+from kit.training.strategy import make_strategy
+from kit.training.tensorboard import TensorBoard
 
 ROUNDS, STEPS = 4, 4
 EPOCH = {"steps": 30, "batch_size": 32, "side": 64}  # a short one: what it loses weighs more
@@ -54,58 +62,51 @@ def repeated(images, labels):
 
 def compiled(precision):
     """Give the kit's network with the recipe's numbers."""
-    return trainer.compile_model(
-        strategy.make_strategy(replicas=1),
-        classes=CLASSES,
-        version="1.5",
-        stage_sizes=[3, 4, 6, 3],
-        channel_means=[123.68, 116.779, 103.939],
-        batch_norm="per_replica",
-        batch_norm_momentum=0.997,
-        batch_norm_epsilon=1e-5,
-        zero_gamma=False,
-        blur_pool=False,
-        drop_path=0.0,
-        weight_decay=1e-4,
-        weight_decay_skips=["norm", "bias"],
-        precision=precision,
-        optimizer="sgd",
-        learning_rate=0.1,
-        momentum=0.9,
-        clip_norm=0.0,
-        loss="cross_entropy",
-        label_smoothing=0.0,
-        target_threshold=0.0,
-        ema_decay=0.0,
-    )
+    p = params.load()
+    keras.config.set_dtype_policy(precision)
+    with make_strategy(replicas=1).scope():
+        model = training_model(resnet50(p.network, classes=CLASSES, decay=p.weight_decay))
+        model.compile(
+            make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate),
+            loss=ClassificationLoss(p.loss),
+            metrics=metrics(),
+        )
+    return model
+
+
+class SameBatch:
+    """One batch over and over, in place of a TrainingData."""
+
+    fingerprint = ""
+
+    def __init__(self, images, labels):
+        self.batch_size, self.dataset = len(labels), repeated(images, labels)
+
+    def batches(self, start_step, image_size):
+        return self.dataset
+
+    def names(self, step):
+        return []
 
 
 def fit(model, images, labels, run_dir, *, epochs, steps, before_epoch, validate=1):
     """Call the kit's `fit` as notebook 02 does, on one batch over and over; give its history."""
-    same = repeated(images, labels)
-    watchers = callbacks.watchers(
-        run_dir=run_dir,
-        epochs=epochs,
-        steps_per_epoch=steps,
-        parameters={},
-        expected_top1=[],
-        outside_band="warn",
-        say=lambda *texts, **options: None,
-    )
+    same, p = SameBatch(images, labels), params.load(None, {"checkpoint_minutes": 15})
+    watching = [
+        TensorBoard(run_dir, parameters={}),
+        Progress(epochs=epochs, steps_per_epoch=steps, say=lambda *texts, **options: None),
+        ExpectedAccuracy(p.monitoring),
+    ]
     return trainer.fit(
         model,
-        lambda start_step: same,
-        same.take(validate),
-        run_dir=run_dir,
+        same,
+        same.dataset.take(validate),
         epochs=epochs,
         steps_per_epoch=steps,
-        training_sizes=[],
-        schedule=keras.callbacks.LearningRateScheduler(before_epoch),
+        callbacks=[keras.callbacks.LearningRateScheduler(before_epoch), *watching],
+        run_dir=run_dir,
         parameters={},
-        checkpoint_minutes=15.0,
-        keep_checkpoints=3,
-        on_save_error="stop",
-        watchers=watchers,
+        saving=p.saving,
     ).history
 
 

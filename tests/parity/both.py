@@ -4,19 +4,12 @@ import keras
 import numpy as np
 
 from kit.model import weights
-from kit.model.resnet import resnet50
-from tests import pytorch
+from tests import networks, pytorch
 
 NETWORK = {
     "classes": 10,
     "channel_means": [123.5, 116.75, 104.0],  # which no precision rounds
-    "batch_norm": "per_replica",
     "batch_norm_momentum": 0.9,  # PyTorch's 0.1 is 1 less this
-    "batch_norm_epsilon": 1e-5,
-    "zero_gamma": False,
-    "blur_pool": False,
-    "drop_path": 0.0,
-    "weight_decay_skips": ["norm", "bias"],
 }
 
 
@@ -24,7 +17,7 @@ def kit_network(version, *, stage_sizes=(3, 4, 6, 3), weight_decay=0.0):
     """Give the kit's network with random scales and shifts, and the statistics of some noise."""
     keras.utils.set_random_seed(0)
     changes = {"stage_sizes": stage_sizes, "weight_decay": weight_decay}
-    network = resnet50(version=version, **NETWORK | changes)
+    network = networks.network(resnet_version=version, **NETWORK | changes)
     rng = np.random.default_rng(0)
     for weight in network.trainable_weights:
         if "norm" in weight.path:

@@ -17,37 +17,32 @@ import tensorflow as tf
 
 from kit import plots
 from kit.data import manifest
-from kit.pipeline.dataset import training_dataset
-from kit.training import schedule, trainer
+from kit.training.schedule import LearningRateScheduler
 from kit.training.strategy import make_strategy
-from tests import small_training
+from tests.networks import compile_model, sections, training_data
 from tests.parity import both
 
 BESIDE = "PyTorch, other last bits"
 STEPS, RATE, WARMUP = 200, 0.002, 0.1
-NETWORK = small_training.NETWORK | {
-    "classes": 10,
-    "width": 64,
-    "stage_sizes": [3, 4, 6, 3],
+VALUES = {
     "channel_means": both.NETWORK["channel_means"],
+    "batch_norm_momentum": both.NETWORK["batch_norm_momentum"],
     "zero_gamma": True,
-    "weight_decay": 1e-4,
-    "momentum": 0.9,
-}
-IMAGES = small_training.IMAGES | {"batch_size": 16, "image_size": 64, "shuffle_shards": 8}
-RATES = small_training.RATES | {
-    "epochs": 1,
-    "steps_per_epoch": STEPS,
+    "batch_size": 16,
+    "image_size": 64,
+    "deterministic": True,
+    "base_batch_size": 0,
     "learning_rate": RATE,
-    "rate_decay": "cosine",
-    "rate_every": "step",
+    "epochs": STEPS,  # each a step, so that the history holds it
+    "schedule": "cosine",
+    "schedule_update": "step",
     "warmup_epochs": WARMUP,
 }
 
 
 def batches(data_dir):
     """List the (images, labels) that the kit trains on."""
-    return list(training_dataset(data_dir=data_dir, **IMAGES).take(STEPS).as_numpy_iterator())
+    return list(training_data(data_dir, **VALUES).batches().take(STEPS).as_numpy_iterator())
 
 
 def rates():
@@ -65,10 +60,10 @@ def compare(data_dir):
     """
     import torch
 
-    data = batches(data_dir)
+    data, p = batches(data_dir), sections(**VALUES)
     keras.utils.set_random_seed(0)
     classes = len(manifest.class_names(data_dir))
-    model = trainer.compile_model(make_strategy(replicas=1), **NETWORK | {"classes": classes})
+    model = compile_model(make_strategy(replicas=1), **VALUES, classes=classes)
     same, beside = both.torch_network(model), both.torch_network(model)
     with torch.no_grad():
         for value in beside.parameters():
@@ -78,14 +73,16 @@ def compare(data_dir):
         tf.data.Dataset.from_tensor_slices((images, labels)).repeat(),
         epochs=STEPS,
         steps_per_epoch=1,
-        callbacks=[schedule.scheduler(**RATES)],
+        callbacks=[LearningRateScheduler(p.schedule, steps_per_epoch=1)],
         shuffle=False,
         verbose=0,
     ).history
     found = {"kit": np.array(history["cross_entropy"])}
     for name, network in (("PyTorch", same), (BESIDE, beside)):
         sgd = both.tensorflow_sgd(
-            network.parameters(), weight_decay=NETWORK["weight_decay"], momentum=0.9
+            network.parameters(),
+            weight_decay=p.weight_decay.weight_decay,
+            momentum=p.optimizer.momentum,
         )
         found[name] = both.torch_steps(network, sgd, data, rates())
     return found

@@ -13,10 +13,8 @@ import pytest
 import tensorflow as tf
 
 from kit.data.manifest import read_manifest
-from kit.model.resnet import resnet50
-from kit.pipeline import augment, dataset, mixing
-from tests import images, pytorch
-from tests.parity import both
+from kit.pipeline import augment, mixing
+from tests import images, networks, pytorch
 from tests.test_augment import assert_like_pillow
 
 pytestmark = pytest.mark.slow
@@ -103,11 +101,11 @@ def test_a_batch_holds_each_image_as_often_as_timms(tmp_path):
             found += [*sampler][first : first + share]
         return found
 
-    settings = {"data_dir": data_dir, "seed": 0, "batch_size": batch, "shuffle_shards": 1}
-    ours = partial(dataset.batch_names, **settings, repeated_augmentation=times)
+    settings = {"batch_size": batch, "shuffle_shards": 1, "repeated_augmentation": times}
+    ours = networks.training_data(data_dir, **settings).names
     epochs_of_ours, epochs_of_theirs = ([Counter() for _ in range(epochs)] for _ in range(2))
     for step in range(epochs * steps):
-        found, expected = Counter(ours(step=step)), Counter(theirs(step))
+        found, expected = Counter(ours(step)), Counter(theirs(step))
         assert {*found.values()} == {*expected.values()} == {times}
         assert len(found) == len(expected) == batch // times
         epochs_of_ours[step // steps] += found
@@ -124,8 +122,7 @@ def test_drop_path_skips_blocks_as_often_as_timms():
     stages = (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4)
     paths = [block.drop_path for stage in stages for block in stage]
     expected = [path.drop_prob if path is not None else 0.0 for path in paths]
-    network = both.NETWORK | {"version": "1.5", "weight_decay": 0.0, "drop_path": 0.05}
-    ours = resnet50(**network, stage_sizes=(3, 4, 6, 3), width=4)
+    ours = networks.network(drop_path=0.05, width=4)
     rates = {layer.name: layer.rate for layer in ours.layers if hasattr(layer, "rate")}
     blocks = [layer.name for layer in ours.layers if layer.name.endswith("_add")]
     found = [rates.get(name.replace("_add", "_drop"), 0.0) for name in blocks]

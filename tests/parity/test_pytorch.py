@@ -11,6 +11,7 @@ from kit.training import losses
 from kit.training.optimizers import make_optimizer
 from kit.training.step import TrainingModel
 from tests import pytorch
+from tests.networks import sections
 from tests.parity.both import (
     NETWORK,
     in_double,
@@ -97,17 +98,14 @@ def test_every_gradient_agrees(version, torch):
         assert error <= 1e-6 * np.abs(value).max(), name
 
 
-def trained(network, steps, *, optimizer, clip_norm, **settings):
+def trained(network, steps, **values):
     """Train the network on each batch; give what is logged of each step."""
     model = TrainingModel(network.input, network.output, name=network.name)
-    settings = {
-        "momentum": MOMENTUM,
-        "weight_decay_skips": NETWORK["weight_decay_skips"],
-    } | settings
+    p = sections(momentum=MOMENTUM, **values)
     model.compile(
-        make_optimizer(model, optimizer=optimizer, **settings),
-        clip_norm=clip_norm,
-        loss=losses.Loss(loss="cross_entropy", label_smoothing=0.0, target_threshold=0.0),
+        make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate),
+        clip_grad_norm=p.optimizer.clip_grad_norm,
+        loss=losses.ClassificationLoss(p.loss),
         metrics=losses.metrics()[:1],  # the others take no float64
     )
     images, labels = (np.stack(part) for part in zip(*batches(steps), strict=True))
@@ -141,7 +139,7 @@ def test_twenty_steps_agree(version, optimizer, torch):
         optimizer=optimizer,
         learning_rate=rate,
         weight_decay=decay,
-        clip_norm=1.0 if optimizer == "lamb" else 0.0,
+        clip_grad_norm=1.0 if optimizer == "lamb" else 0.0,
     )
     np.testing.assert_allclose(logs["cross_entropy"], expected, rtol=1e-9)
     found = weights.to_torchvision(ours, source(ours))

@@ -1,6 +1,7 @@
 """The training crops of random_resized, and what random erasing erases, beside torchvision's."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,16 @@ import tensorflow as tf
 
 from kit.pipeline import augment, preprocessing
 from tests import pytorch
+from tests.networks import sections
 
 pytestmark = pytest.mark.slow
 DRAWS = 20_000
-LIMITS = {"aspect_ratio_range": [3 / 4, 4 / 3], "area_range": [0.08, 1.0], "max_attempts": 10}
+CROP = sections(
+    min_object_covered=0.0,
+    aspect_ratio_range=[3 / 4, 4 / 3],
+    area_range=[0.08, 1.0],
+    max_attempts=10,
+).crop
 # Kolmogorov and Smirnov's: two such samples of one distribution are farther apart once in a million
 APART = math.sqrt(-math.log(1e-6 / 2) / 2) * math.sqrt(2 / DRAWS)
 
@@ -21,8 +28,7 @@ def crops(height, width, crop_sampling):
 
     def draw(number):
         what = [height, width, 3], tf.zeros([0, 4]), [7, number]
-        how = {"crop_sampling": crop_sampling, "min_object_covered": 0.0}
-        return preprocessing.training_window(*what, **how, **LIMITS)
+        return preprocessing.training_window(*what, replace(CROP, crop_sampling=crop_sampling))
 
     return drawn(draw)
 
@@ -35,7 +41,7 @@ def torchvisions_crops(height, width):
     torchvision, torch = pytorch.torchvision(), pytorch.torch()
     torch.manual_seed(0)
     get_params = torchvision.transforms.RandomResizedCrop.get_params
-    limits = LIMITS["area_range"], LIMITS["aspect_ratio_range"]
+    limits = CROP.area_range, CROP.aspect_ratio_range
     image = torch.empty(3, height, width)
     return np.array([get_params(image, *limits) for _ in range(DRAWS)])
 

@@ -9,26 +9,25 @@ GIB = 2**30
 BATCHES = 6  # waiting, being filled, given out; decoded
 
 
-def run(data_dir, settings, minutes) -> tuple[float, float]:
-    """Give peak and bound of a fresh process that takes batches for so many minutes, in GiB."""
+def run(data, minutes) -> tuple[float, float]:
+    """Give peak and bound, GiB, of a fresh process that takes batches of TrainingData so long."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(watch, data_dir, settings, minutes).result()
+        return pool.submit(watch, data, minutes).result()
 
 
-def watch(data_dir, settings, minutes) -> tuple[float, float]:
+def watch(data, minutes) -> tuple[float, float]:
     """Take batches, with a pause now and then as validation makes, in which buffers fill.
 
     The bound: what the process holds before, two groups of shards and a quarter, batches.
     """
     from kit.data import manifest
-    from kit.pipeline import dataset
 
-    shards = manifest.read_manifest(data_dir)["splits"]["train"]["shards"]
-    group = settings["shuffle_shards"] * max(shard["bytes"] for shard in shards)
-    batch = settings["batch_size"] * settings["image_size"] ** 2 * 3
+    shards = manifest.read_manifest(data.data_dir)["splits"]["train"]["shards"]
+    group = data.reading.shuffle_shards * max(shard["bytes"] for shard in shards)
+    batch = data.batch_size * data.image_size**2 * 3
     bound = resident() + 2.25 * group + BATCHES * batch
     peak, end, step = 0, time.monotonic() + 60 * minutes, 0
-    batches = iter(dataset.training_dataset(data_dir=data_dir, **settings))
+    batches = iter(data.batches())
     while time.monotonic() < end:
         next(batches)
         step += 1

@@ -6,22 +6,14 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
+from kit import params
 from kit.data import manifest, records
 from kit.pipeline import dataset, order, preprocessing
 from ways.pillow import MEANS
 from ways.shards import PHOTOGRAPHS, encoded_of, in_memory
 
-CROP = {
-    "min_object_covered": 0.1,
-    "aspect_ratio_range": [0.75, 1.33],
-    "area_range": [0.05, 1.0],
-    "max_attempts": 100,
-}
-SETTINGS = {"batch_size": 100, "image_size": 224, "scaled_decode": False, "seed": 0}
-SETTINGS |= {"shuffle_shards": 2, "deterministic": False, "crop_sampling": "distorted_box"} | CROP
-SETTINGS |= {"augmentation": "none", "augmentation_layers": 2, "augmentation_magnitude": 7.0}
-SETTINGS |= {"random_erasing": 0.0, "repeated_augmentation": 1, "mixup": 0.0, "cutmix": 0.0}
-SETTINGS |= {"classes": 1000, "channel_means": MEANS.tolist()}
+BATCH, SIZE, SEED = 100, 224, 0
+CROP = params.load().crop
 NO_BOX = tf.zeros([0, 4])
 
 
@@ -31,12 +23,30 @@ def ours(data_dir, memory, **changes):
 
 
 def batches(data_dir, memory, **changes):
-    settings = {"data_dir": data_dir} | SETTINGS | changes
+    data = training_data(data_dir, **changes)
     if not memory:
-        return dataset.training_dataset(**settings)
+        return data.batches()
     listed = tf.data.Dataset.from_tensor_slices(in_memory(data_dir)).repeat().enumerate()
     with mock.patch.object(order, "ordered_records", lambda **_: listed):
-        return dataset.training_dataset(**settings)
+        return data.batches()
+
+
+def training_data(data_dir, **changes):
+    """Give the kit's TrainingData of the recipe, with smaller batches and less to shuffle."""
+    sizes = {"batch_size": BATCH, "image_size": SIZE, "shuffle_shards": 2}
+    p = params.load(None, sizes | changes)
+    return dataset.TrainingData(
+        data_dir=data_dir,
+        reading=p.reading,
+        crop=p.crop,
+        augmentation=p.augmentation,
+        mixing=p.mixing,
+        image_size=p.resolution.image_size,
+        batch_size=p.schedule.batch_size,
+        fill=p.network.channel_means,
+        seed=SEED,
+        deterministic=p.run.deterministic,
+    )
 
 
 def counted(found):
@@ -53,13 +63,16 @@ def plain(data_dir, memory):
         begin, size, _ = tf.image.sample_distorted_bounding_box(
             tf.io.extract_jpeg_shape(example["encoded"]),
             bounding_boxes=example["boxes"][tf.newaxis],
+            min_object_covered=CROP.min_object_covered,
+            aspect_ratio_range=CROP.aspect_ratio_range,
+            area_range=CROP.area_range,
+            max_attempts=CROP.max_attempts,
             use_image_if_no_bounding_boxes=True,
-            **CROP,
         )
         window = tf.concat([begin[:2], size[:2]], axis=0)
         image = tf.io.decode_and_crop_jpeg(example["encoded"], window, channels=3)
         image = tf.image.random_flip_left_right(image)
-        return tf.image.resize(image, [224, 224]) - MEANS, example["label"]
+        return tf.image.resize(image, [SIZE, SIZE]) - MEANS, example["label"]
 
     if memory:
         found = tf.data.Dataset.from_tensor_slices(in_memory(data_dir)).repeat()
@@ -70,7 +83,7 @@ def plain(data_dir, memory):
         found = found.shuffle(500)
     options = tf.data.Options()
     options.deterministic = False
-    found = found.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE).batch(SETTINGS["batch_size"])
+    found = found.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH)
     return counted(found.prefetch(tf.data.AUTOTUNE).with_options(options))
 
 
@@ -82,7 +95,7 @@ def bound(data_dir):
         return (tf.shape(tf.io.decode_and_crop_jpeg(encoded, window, channels=3)),)
 
     found = found.repeat().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
-    return counted(found.batch(SETTINGS["batch_size"]).prefetch(tf.data.AUTOTUNE))
+    return counted(found.batch(BATCH).prefetch(tf.data.AUTOTUNE))
 
 
 @functools.cache
@@ -91,7 +104,7 @@ def windows(data_dir) -> np.ndarray:
     return np.stack(
         [
             preprocessing.distorted_window(
-                tf.io.extract_jpeg_shape(encoded), NO_BOX, seed_of(number), **CROP
+                tf.io.extract_jpeg_shape(encoded), NO_BOX, seed_of(number), CROP
             )
             for number, encoded in enumerate(encoded_of(data_dir))
         ]
@@ -106,7 +119,7 @@ def flips(data_dir) -> list[bool]:
 
 
 def seed_of(number):
-    return tf.constant([SETTINGS["seed"], number], tf.int64)
+    return tf.constant([SEED, number], tf.int64)
 
 
 def first_images(data_dir) -> np.ndarray:
@@ -119,12 +132,12 @@ def pixel_differences(originals, stored) -> list[float]:
     """Give, per photograph, how far the same crop of the stored image is: mean levels of 255."""
     found = []
     pairs = zip(windows(originals), encoded_of(originals), encoded_of(stored), strict=True)
-    for window, original, smaller in list(pairs)[: SETTINGS["batch_size"]]:
+    for window, original, smaller in list(pairs)[:BATCH]:
         shapes = [tf.io.extract_jpeg_shape(encoded)[:2].numpy() for encoded in (smaller, original)]
         corners = np.rint(np.add.accumulate(window.reshape(2, 2)) * np.divide(*shapes)).astype(int)
         window_there = np.concatenate([corners[0], corners[1] - corners[0]])
         one, other = (
-            preprocessing.resize(tf.io.decode_and_crop_jpeg(encoded, place, channels=3), 224, 224)
+            preprocessing.resize(tf.io.decode_and_crop_jpeg(encoded, place, channels=3), SIZE, SIZE)
             for encoded, place in ((original, window), (smaller, window_there))
         )
         found.append(float(np.abs(np.subtract(one, other, dtype=float)).mean()))
