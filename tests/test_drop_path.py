@@ -7,12 +7,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from kit.training.drop_path import drop_as_one
 
 from kit.signals import Preempted
 from kit.training import trainer
 from kit.training.checkpoint import seeds_of
+from kit.training.layers import draw_drop_path_once
 from tests.images import make_shards
+from tests.networks import compile_model
 from tests.small_training import NETWORK, train
 
 IMAGES = np.random.default_rng(0).normal(size=(50, 2, 2, 3)).astype("float32")
@@ -26,7 +27,7 @@ def network():
 
 def test_one_device_skips_what_keras_would():
     theirs, ours = network(), network()
-    drop_as_one(ours)
+    draw_drop_path_once(ours)
     for _ in range(3):
         found = ours(IMAGES, training=True).numpy()
         np.testing.assert_allclose(found, theirs(IMAGES, training=True), rtol=1e-6)
@@ -38,7 +39,7 @@ def test_two_replicas_skip_what_one_would(two_replicas):
     one = network()
     with two_replicas.scope():
         two = network()
-    drop_as_one(two)
+    draw_drop_path_once(two)
     shares = two_replicas.experimental_distribute_dataset(
         tf.data.Dataset.from_tensors(IMAGES).unbatch().batch(50).repeat(3)
     )
@@ -56,10 +57,10 @@ def test_a_run_that_was_cut_skips_what_it_would_have(one_replica, tmp_path):
             if batch + 1 == cut:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        trainer.fix_chance(seed=0, deterministic=True)
-        model = trainer.compile_model(one_replica, **NETWORK | {"drop_path": 0.6})
-        watchers = [keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
-        train(model, data_dir, tmp_path / name, epochs=1, watchers=watchers)
+        trainer.set_seed(0, deterministic=True)
+        model = compile_model(one_replica, **NETWORK | {"drop_path": 0.6})
+        callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
+        train(model, data_dir, tmp_path / name, epochs=1, callbacks=callbacks)
         return [variable.numpy() for variable in [*model.weights, *seeds_of(model)]]
 
     whole = run("whole")

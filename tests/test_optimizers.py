@@ -13,7 +13,7 @@ DECAY, CLIP, AVERAGE = 0.02, 0.5, 0.8
 CHANGES = {
     "optimizer": "lamb",
     "weight_decay": DECAY,
-    "clip_norm": CLIP,
+    "clip_grad_norm": CLIP,
     "ema_decay": AVERAGE,
     "stage_sizes": (1,),
 }

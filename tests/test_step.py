@@ -12,7 +12,7 @@ import tensorflow as tf
 from replicated_run import batches, compiled
 
 from kit.training import trainer
-from kit.training.step import moving_statistics
+from kit.training.step import check_compile, moving_statistics
 from kit.training.strategy import make_strategy
 from tests.images import MANIFEST
 from tests.networks import sections
@@ -207,3 +207,13 @@ def test_one_device_may_clip():
     model = compiled(tf.distribute.get_strategy())
     model.compile(keras.optimizers.SGD(0.1, global_clipnorm=1.0), loss=model.loss)
     assert np.isfinite(train(model, steps=1)["loss"]).all()
+
+
+def test_settings_that_are_wrong_on_several_replicas_pass_on_one():
+    settings = {"clipnorm": 1.0, "jit_compile": True, "momentum": 0.9}
+    check_compile(replicas=1, **settings)
+    check_compile(replicas=2, momentum=0.9, clipnorm=None, jit_compile="auto")
+    with pytest.raises(ValueError, match="clipnorm: 1.0 on 2 replicas clips each .* train on one"):
+        check_compile(replicas=2, **settings)
+    with pytest.raises(ValueError, match="steps_per_execution: 4 .* leave it at 1"):
+        check_compile(replicas=1, steps_per_execution=4)
