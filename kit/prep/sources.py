@@ -74,23 +74,24 @@ def read_index(raw_dir, preparation: Preparation, *, seed) -> Index:
     return replace(index, expect_boxes=0)
 
 
+def _read_folder(root: str, hold_out) -> Index:
+    skipped = []
+    images, wnids = _list_train(root, skipped)
+    return Index("folder", _name_classes(wnids, {}), hold_out(images, wnids), skipped)
+
+
 def _read_splits(root: str, at: imagenet.Locations) -> Index:
-    skipped, images, label_of = [], [], {}
+    skipped = []
     names, truth = devkit.read_devkit(root) or ({}, [])
     find_boxes = imagenet.box_finder(at.boxes, skipped)
-    for wnid, container, files in listing.list_classes(at.train, skipped):
-        label = label_of[wnid] = len(label_of)
-        boxes = find_boxes(wnid)
-        images += (
-            Image("train", label, container, *file, boxes.pop(_stem(file.name), ""))
-            for file in files
-        )
-    _check_classes(at.train, label_of)
+    images, wnids = _list_train(at.train, skipped)
+    _attach_boxes(images, wnids, find_boxes)
     by_class = listing.has_classes(at.validation)
     if by_class:
         found = listing.list_classes(at.validation, skipped)
     else:
         found = _group_flat(root, at.validation, truth, skipped)
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
     for wnid, container, files in found:
         if wnid not in label_of:
             raise ValueError(
@@ -100,10 +101,20 @@ def _read_splits(root: str, at: imagenet.Locations) -> Index:
         images += (Image("validation", label_of[wnid], container, *file) for file in files)
     layout = at.layout
     if layout == "folders":
-        is_imagenet = not by_class or all(map(WNID.fullmatch, label_of))
+        is_imagenet = not by_class or all(map(WNID.fullmatch, wnids))
         layout = "imagenet extracted" if is_imagenet else "split folders"
-    classes = _name_classes(label_of, imagenet.read_names(root, names))
+    classes = _name_classes(wnids, imagenet.read_names(root, names))
     return _indexed(layout, classes, images, skipped, at.boxes)
+
+
+def _list_train(where: str, skipped: list) -> tuple[list[Image], list[str]]:
+    """List the training images of class folders, or of tars, and the classes."""
+    images, wnids = [], []
+    for wnid, container, files in listing.list_classes(where, skipped):
+        images += (Image("train", len(wnids), container, *file) for file in files)
+        wnids.append(wnid)
+    _check_classes(where, wnids)
+    return images, wnids
 
 
 def _group_flat(root: str, where: str, truth: list[str], skipped: list):
@@ -114,16 +125,6 @@ def _group_flat(root: str, where: str, truth: list[str], skipped: list):
     for wnid, file in zip(wnids, files, strict=True):
         by_class[wnid].append(file)
     return ((wnid, where, members) for wnid, members in by_class.items())
-
-
-def _read_folder(root: str, hold_out) -> Index:
-    skipped, images, classes = [], [], []
-    for label, (name, container, files) in enumerate(listing.list_classes(root, skipped)):
-        classes.append(name)
-        images += (Image("train", label, container, *file) for file in files)
-    _check_classes(root, classes)
-    images = hold_out(images, classes)
-    return Index("folder", _name_classes(classes, {}), images, skipped)
 
 
 def _read_parquet(root: str, files: dict, hold_out) -> Index:
@@ -152,14 +153,14 @@ def _read_parquet(root: str, files: dict, hold_out) -> Index:
     return _indexed(layout, _name_classes(classes, names), images, skipped, where)
 
 
-def _attach_boxes(images: list[Image], classes: list[str], find_boxes) -> None:
+def _attach_boxes(images: list[Image], wnids: list[str], find_boxes) -> None:
+    """Add the boxes to the training images, which are sorted by class."""
     boxes, label = {}, -1
     for at, image in enumerate(images):
         if image.split == "train":
             if image.label != label:
-                label = image.label
-                boxes = find_boxes(classes[label])
-            if found := boxes.pop(_stem(image.name), ""):
+                label, boxes = image.label, find_boxes(wnids[image.label])
+            if found := boxes.pop(image.name.rpartition(".")[0], ""):
                 images[at] = image._replace(boxes=found)
 
 
@@ -174,14 +175,12 @@ def _hold_out(images: list[Image], classes: list[str], *, fraction, seed) -> lis
         key = f"{seed}/{classes[image.label]}/{image.name}"
         return hashlib.sha256(os.fsencode(key)).digest()
 
-    train, validation = [], []
+    held_out = set()
     for _, group in groupby(images, attrgetter("label")):
-        group = list(group)
-        count = min(max(1, round(len(group) * fraction)), len(group) - 1)
-        held_out = set(sorted(group, key=order)[:count])
-        train += (image for image in group if image not in held_out)
-        validation += (image._replace(split="validation") for image in group if image in held_out)
-    return train + validation
+        group = sorted(group, key=order)
+        held_out.update(group[: min(max(1, round(len(group) * fraction)), len(group) - 1)])
+    train = [image for image in images if image not in held_out]
+    return train + [image._replace(split="validation") for image in images if image in held_out]
 
 
 def _indexed(layout: str, classes, images, skipped, boxes: str) -> Index:
@@ -213,7 +212,3 @@ def _check_classes(where: str, classes) -> None:
 def _name_classes(wnids: Iterable[str], names: dict[str, str]) -> list[ClassName]:
     """Pair each wnid with its name, or with itself where it has none."""
     return [ClassName(printable(wnid), printable(names.get(wnid) or wnid)) for wnid in wnids]
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
