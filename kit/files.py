@@ -24,6 +24,18 @@ def replacing(path):
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path) -> None:
+    """Raise OSError unless a file can be written at `path`; makes none of its folders."""
+    if Path(path).is_dir():
+        raise IsADirectoryError(0, "it is a folder")
+    folder = Path(path).parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    probe = folder / f".{os.getpid()}.tmp"
+    probe.touch()
+    probe.unlink()
+
+
 def write_json(path, values: dict) -> None:
     """Write a dict as JSON (`json_bytes`), whole or not at all."""
     with replacing(path) as temporary:

@@ -84,12 +84,12 @@ def test_table_that_cannot_be_written_is_refused_first(tmp_path, place, reason):
     assert "\n" not in str(error.value)
 
 
-def test_checked_table_leaves_what_was_there(tmp_path):
+def test_checked_table_leaves_what_was_there_and_makes_no_folder(tmp_path):
     (tmp_path / "a.csv").write_text("earlier")
     check_table(tmp_path / "a.csv")
     check_table(tmp_path / "new" / "b.csv")
     assert (tmp_path / "a.csv").read_text() == "earlier"
-    assert {path.name for path in tmp_path.rglob("*")} == {"a.csv", "new"}
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.csv"}
 
 
 def test_table_has_a_row_for_each_file_and_says_what_was_wrong(classifier, tmp_path):

@@ -3,16 +3,11 @@
 import numpy as np
 
 from kit import ROOT
-from kit.evaluation.comparison import PREDICTIONS
 from kit.evaluation.scores import wilson_interval
+from kit.evaluation.sections import FILES
 
 NEEDED = ("channel_means", "stage_sizes", "label_offset", "store_short_side")
 REMEDY = "name the run_dir that was trained on this data_dir, or train again"
-FILES = {  # of kit.evaluation.sections: the file in it, and what to name
-    "real_labels": ("", "name ReaL's real.json"),
-    "other_images": ("", "name a folder of class folders"),
-    "compare_with": (PREDICTIONS, "evaluate that run first (notebook 03)"),
-}
 
 
 def check_files(evaluation):

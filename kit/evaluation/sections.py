@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from kit.sections import Section, all_of, free, limited
 
 VIEWS = ("flip", "ten_crop")  # of kit.evaluation.test_time_augmentation, beside the single crop
+FILES = {  # a parameter that may be empty: the file in what it names, and what to do
+    "real_labels": ("", "name ReaL's real.json"),
+    "other_images": ("", "name a folder of class folders"),
+    "compare_with": ("predictions.csv", "evaluate that run first (notebook 03)"),
+}
 
 
 def sizes(value) -> str:

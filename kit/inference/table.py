@@ -6,7 +6,7 @@ import unicodedata
 from itertools import islice
 from pathlib import Path
 
-from kit.files import replacing
+from kit.files import check_writable, replacing
 
 KINDS = (".csv", ".parquet")
 ROWS = 10_000  # of a parquet file's row groups
@@ -20,12 +20,7 @@ def check_table(predictions):
     if path.suffix == ".parquet":
         _pyarrow()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        probe = path.with_name(f".{path.name}.{os.getpid()}")
-        probe.touch()
-        probe.unlink()
+        check_writable(path)
     except OSError as error:
         raise OSError(
             f'predictions: "{path}" cannot be written ({error.strerror}); name another file'

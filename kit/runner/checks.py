@@ -1,22 +1,20 @@
 """What can be known to fail before hours of work: of paths at once, of devices within seconds."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kit import ROOT
 from kit.data import paths, storage
-from kit.inference import formats
+from kit.evaluation.sections import FILES
+from kit.files import check_writable
+from kit.inference import formats, table
 from kit.training import run_state
 
-NEEDED = {  # a path that may be empty: the file that must be in it, and what to do
+NEEDED = {  # a path that may be empty: the file that must be in it, and what to name
     "initial_weights": ("", "name a file of weights"),
-    "real_labels": ("", "name ReaL's real.json"),
-    "other_images": ("", "name a folder of class folders"),
-    "compare_with": ("predictions.csv", "evaluate that run first (notebook 03)"),
     "photos": ("", "name an image or a folder of images"),
+    **FILES,
 }
-TABLES = (".csv", ".parquet")
 
 
 def problems(tasks: Mapping[Path, dict], run_dir: str, root: Path) -> Iterator[str]:
@@ -24,71 +22,56 @@ def problems(tasks: Mapping[Path, dict], run_dir: str, root: Path) -> Iterator[s
 
     `tasks` holds the values that each notebook uses. Makes no folder, and imports no TensorFlow.
     """
-    yield from _own_folder(root / run_dir, run_dir, root)
     used = {name: value for values in tasks.values() for name, value in values.items()}
-    if "demo_views" in used:
-        yield from _images(used, root)
-    elif used.get("data_dir"):
-        yield from _shards(used["data_dir"])
+    yield from _raised(_check_run_dir, run_dir, root)
+    if "demo_views" not in used:
+        yield from _raised(_check_shards, used.get("data_dir"))
+    elif not used["demo_views"]:
+        yield from _raised(_check_images, used["raw_dir"], root)
     for name, (file, remedy) in NEEDED.items():
         if used.get(name) and not (path := root / used[name] / file).exists():
             yield f"{name}: {path} is not there; {remedy}, or leave it empty"
     if used.get("predictions"):
-        yield from _table(root / used["predictions"])
+        yield from _raised(table.check_table, root / used["predictions"])
     if "exports" in used:
-        yield from _raised(formats.check_exports, used["exports"], used["calibration_images"])
+        yield from _raised(formats.check_exports, used["exports"])
     if "checkpoint_minutes" in used:
         told = {name: value for name, value in used.items() if name != "replicas"}
         yield from _raised(run_state.check, root / run_dir, told)  # 0 replicas may be any number
 
 
-def _own_folder(path, run_dir, root):
-    if path.resolve() in (root.resolve(), *root.resolve().parents):
-        yield f"run_dir: {run_dir!r} holds the kit itself; write for example runs/mine"
-    else:
-        yield from _writable(path / "x", "run_dir", "folder")
-
-
-def _writable(path, name, kind):
-    """Give a line unless `path` can be written, whose folder need not be there."""
-    folder = path.parent
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    if not folder.is_dir():
-        yield f"{name}: {folder} is a file; name another {kind}"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        yield f"{name}: {folder} cannot be written; name another {kind}"
-
-
-def _images(used, root):
-    raw_dir = used["raw_dir"]
-    if not used["demo_views"] and not paths.is_remote(raw_dir) and not (root / raw_dir).is_dir():
-        yield f"raw_dir: {root / raw_dir} does not exist; name the folder of your images"
-
-
-def _shards(data_dir):
-    folder = storage.folder(data_dir)
-    if folder.local and not folder.names():
-        yield (
-            f"data_dir: {folder} holds no finished shards: run notebook 01 first, or name the "
-            "folder that holds them"
-        )
-
-
-def _table(path):
-    if path.suffix not in TABLES:
-        yield f'predictions: "{path}" ends neither in .csv nor in .parquet'
-    elif path.is_dir():
-        yield f'predictions: "{path}" is a folder; name a file'
-    else:
-        yield from _writable(path, "predictions", "file")
-
-
-def _raised(check, *arguments):
+def _raised(check, *arguments) -> Iterator[str]:
     try:
         check(*arguments)
     except (ValueError, OSError) as error:
         yield str(error)
+
+
+def _check_run_dir(run_dir, root):
+    path = root / run_dir
+    if path.resolve() in (root.resolve(), *root.resolve().parents):
+        raise ValueError(f"run_dir: {run_dir!r} holds the kit itself; write for example runs/mine")
+    try:
+        check_writable(path / "params.json")
+    except OSError as error:
+        raise OSError(
+            f"run_dir: {path} cannot be written ({error.strerror}); name another"
+        ) from None
+
+
+def _check_images(raw_dir, root):
+    if not paths.is_remote(raw_dir) and not (root / raw_dir).is_dir():
+        raise FileNotFoundError(
+            f"raw_dir: {root / raw_dir} does not exist; name the folder of your images"
+        )
+
+
+def _check_shards(data_dir):
+    if data_dir and (folder := storage.folder(data_dir)).local and not folder.names():
+        raise FileNotFoundError(
+            f"data_dir: {folder} holds no finished shards: run notebook 01 first, or name the "
+            "folder that holds them"
+        )
 
 
 def check_training(p, used, devices: Sequence[str], count: int = 1) -> None:
