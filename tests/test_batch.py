@@ -186,7 +186,11 @@ def test_written_photographs_are_the_shards_and_nothing_older(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "older.jpg").touch()
     dataset = encoded_examples(data_dir=data_dir, split="validation").take(2)
-    written = batch.find_photos(batch.write_photos(dataset, tmp_path / "photos"))
+    labels = batch.write_photos(dataset, tmp_path / "photos")
+    written = batch.find_photos(tmp_path / "photos")
+    assert labels == {
+        path: int(example["label"]) for path, example in zip(written, examples, strict=False)
+    }
     assert [path.read_bytes() for path in written] == [
         example["encoded"].numpy() for example in examples[:2]
     ]

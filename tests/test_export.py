@@ -11,9 +11,11 @@ import pytest
 import tensorflow as tf
 
 from kit import params
+from kit.data.manifest import read_manifest
 from kit.inference import export, formats
 from kit.inference.classifier import Classifier, load_model
 from kit.model.folding import in_float32
+from kit.pipeline.dataset import evaluation_dataset
 from kit.training import trainer
 from tests import images
 from tests.exported import NAMES, SIZE, log_probabilities, pixels, write_run
@@ -179,6 +181,21 @@ def test_int8_without_training_images_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="calibration_images: 0 show litert_int8 no ranges"):
         export.export_all(write_run(tmp_path), ["litert_int8"])
     assert not (tmp_path / "export").exists()
+
+
+def test_int8_takes_its_images_from_the_shards_of_the_models_own_classes(tmp_path):
+    data_dir = images.make_shards(tmp_path)
+    manifest = read_manifest(data_dir)
+    size = {"image_size": SIZE, "resize_side": 40}
+    metadata = size | {"label_offset": 1, "store_short_side": 0, "classes": manifest["classes"]}
+    calibration, validation = export.int8_images(data_dir, metadata, calibration_images=5)
+    training = evaluation_dataset(data_dir=data_dir, split="train", batch_size=5, **size)
+    np.testing.assert_array_equal(calibration, next(iter(training))[0])
+    found = np.concatenate([labels for _, labels in validation])
+    assert len(found) == manifest["splits"]["validation"]["images"]
+    with pytest.raises(ValueError, match="the model has 2 classes and the data 3"):
+        other = metadata | {"classes": manifest["classes"][:2]}
+        export.int8_images(data_dir, other, calibration_images=5)
 
 
 def test_cost_compares_the_answers_to_every_image():

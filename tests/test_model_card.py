@@ -123,6 +123,16 @@ def test_the_accuracies_are_those_of_the_evaluation(run_dir):
     assert "Not measured: ReaL, other images." in text
 
 
+def test_an_evaluation_that_measured_less_has_a_shorter_card(run_dir):
+    results = evaluated(run_dir)
+    for name in ("calibration", "comparison", "views"):
+        del results[name]
+    write(run_dir / "evaluation.json", results)
+    text = card(run_dir)
+    assert "Not measured: ReaL, other images, against another run." in text
+    assert "calibration error" not in text and "top-1, flip" not in text and "Less" not in text
+
+
 def test_an_evaluation_on_other_shards_is_said_to_be_one(run_dir):
     results = evaluated(run_dir)
     assert "other shards" not in card(run_dir)

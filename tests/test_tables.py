@@ -56,3 +56,17 @@ def test_a_comparison_is_said_in_a_line():
         "+1.80% of 1,000 images, 95 % interval +0.50% to +3.10%; right alone on 30, the other on "
         "12; exact McNemar p = 0.0079"
     )
+
+
+def test_each_export_has_a_line_and_int8_tells_what_it_costs():
+    cost = {"images": 1000, "only_ours": 1, "only_theirs": 12, "p_value": 0.0034}
+    cost |= {"difference": -0.011, "low": -0.02, "high": -0.001, "agreement": 0.985}
+    rows = [
+        {"form": "onnx", "bytes": 94_300_000, "max_difference": 2.6e-6},
+        {"form": "litert_int8", "bytes": 24_000_000, "max_difference": 0.31, "cost": cost},
+    ]
+    first, second, third, fourth = tables.exports(rows).split("\n")
+    assert first == "onnx: 94 MB, log-probabilities differ by 2.6e-06 at most"
+    assert second == "litert_int8: 24 MB, log-probabilities differ by 3.1e-01 at most"
+    assert third == "  same answer to 98.5% of the validation images;"
+    assert fourth == f"  top-1 {tables.compared(cost)}"

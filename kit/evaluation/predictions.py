@@ -6,6 +6,8 @@ from functools import lru_cache, partial
 import numpy as np
 import tensorflow as tf
 
+from kit.pipeline.preprocessing import evaluation_image
+
 
 def predict(model, dataset, *, images):
     """Score each image of `dataset` once: labels int64 [images], logits float32 [images, classes].
@@ -48,6 +50,18 @@ def file_names(examples):
     """Read the name of each image's file, in the examples' order; none is decoded."""
     names = examples.map(lambda example: example["filename"]).batch(1024)
     return [name.decode() for batch in names for name in batch.numpy()]
+
+
+def images_at(examples, positions, *, image_size, resize_side):
+    """Give what the network sees of the images at these positions: uint8 [image_size, .., 3] each.
+
+    `examples` are those of kit.pipeline.dataset.encoded_examples.
+    """
+    size = {"image_size": image_size, "resize_side": resize_side}
+    return [
+        evaluation_image(example["encoded"], **size).numpy()
+        for example in examples_at(examples, positions)
+    ]
 
 
 def examples_at(dataset, positions):

@@ -59,5 +59,17 @@ def compared(found):
     )
 
 
+def exports(found):
+    """List what `export.export_all` gives, a line each, and another for what int8 costs."""
+    lines = []
+    for row in found:
+        size, difference = f"{row['bytes'] / 1e6:.0f} MB", f"{row['max_difference']:.1e}"
+        lines.append(f"{row['form']}: {size}, log-probabilities differ by {difference} at most")
+        if cost := row.get("cost"):
+            lines.append(f"  same answer to {cost['agreement']:.1%} of the validation images;")
+            lines.append(f"  top-1 {compared(cost)}")
+    return "\n".join(lines)
+
+
 def _cell(value):
     return str(value).replace("|", "\\|").replace("\n", " ")

@@ -27,7 +27,7 @@ def _ten_crop(image, size):
 VIEWS = {"centre": (preprocessing.centre_crop, 1), "flip": (_flip, 2), "ten_crop": (_ten_crop, 10)}
 
 
-def batches(examples, view, *, batch_size, image_size, resize_side):
+def batches(examples, view, batch_size, *, image_size, resize_side):
     """Give batches (pixels uint8, labels) of encoded examples, unbatched, in their order.
 
     Pixels are [batch, image_size, image_size, 3] for `view` "centre", else they have a second axis

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -62,17 +63,19 @@ def _walk(root):
 
 
 def write_photos(examples, photos):
-    """Write the images of `dataset.encoded_examples` as files into the folder; give the folder.
+    """Write the images of `dataset.encoded_examples` as files into the folder: {path: label}.
 
-    It is emptied first: each begins with its number, for the names may not differ.
+    It is emptied first. Each name begins with the image's number, for names may not differ.
     """
     photos = Path(photos)
     shutil.rmtree(photos, ignore_errors=True)
     photos.mkdir(parents=True)
+    labels = {}
     for number, example in enumerate(examples.as_numpy_iterator()):
-        name = Path(os.fsdecode(example["filename"])).name
-        (photos / f"{number:02}_{name}").write_bytes(example["encoded"])
-    return photos
+        path = photos / f"{number:02}_{Path(os.fsdecode(example['filename'])).name}"
+        path.write_bytes(example["encoded"])
+        labels[path] = int(example["label"])
+    return labels
 
 
 def classify_folder(classifier, photos, *, predictions, top_k=5, progress=lambda rows, total: rows):
@@ -139,33 +142,35 @@ def _stamp(file):
 
 def _answer(classifier, files, stamps, top_k, answers):
     """Classify the files, {name: path}, and give each answer once it stands in the journal."""
-    decoded = _decode_ahead(classifier, files)
-    while batch := list(islice(decoded, BATCH)):
-        pixels = [square for _, square, problem in batch if not problem]
-        found = iter(classifier.forward(np.stack(pixels)) if pixels else ())
+    for names, decoded in _decode_ahead(classifier, files):
+        pixels = [square for square, problem in decoded if not problem]
+        shares = iter(classifier.forward(np.stack(pixels)) if pixels else ())
         rows = []
-        for name, _, problem in batch:
-            row = {"photo": name, "problem": problem, "stamp": stamps[name]}
+        for name, (_, problem) in zip(names, decoded, strict=True):
+            rows.append({"photo": name, "problem": problem, "stamp": stamps[name]})
             if not problem:
-                shares = next(found)
-                row["labels"] = likeliest(shares, top_k)
-                row["probabilities"] = shares[row["labels"]].tolist()
-            rows.append(row)
+                rows[-1] |= _likeliest(next(shares), top_k)
         journal.append(answers, rows)
         yield from rows
 
 
+def _likeliest(shares, top_k):
+    labels = likeliest(shares, top_k)
+    return {"labels": labels, "probabilities": shares[labels].tolist()}
+
+
 def _decode_ahead(classifier, files):
-    """Give (name, pixels, problem) in order; two batches are decoded while the network is busy."""
+    """Give (names, what `_decode` gives of each) a batch; two more are decoded meanwhile."""
+    names, batches = iter(files), deque()
     with ThreadPoolExecutor(THREADS) as pool:
-        waiting = deque()
-        for name, file in files.items():
-            waiting.append((name, pool.submit(_decode, classifier, file)))
-            if len(waiting) > 2 * BATCH:
-                name, result = waiting.popleft()
-                yield name, *result.result()
-        for name, result in waiting:
-            yield name, *result.result()
+        while batch := list(islice(names, BATCH)):
+            decoded = pool.map(partial(_decode, classifier), [files[name] for name in batch])
+            batches.append((batch, decoded))
+            if len(batches) > 2:
+                batch, decoded = batches.popleft()
+                yield batch, list(decoded)
+        for batch, decoded in batches:
+            yield batch, list(decoded)
 
 
 def _decode(classifier, file):

@@ -16,12 +16,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kit.data.manifest import read_manifest
 from kit.evaluation.comparison import compare
+from kit.evaluation.compatibility import check_data
 from kit.files import replacing, write_json
 from kit.inference import formats
 from kit.inference.classifier import load_model
 from kit.inference.formats import FORMATS
 from kit.model.folding import deployable, in_float32
+from kit.pipeline.dataset import evaluation_dataset
 from kit.pipeline.preprocessing import evaluation_image
 
 TOLERANCE = 1e-4  # of log-probabilities, which are the logits but for a number per image
@@ -69,6 +72,20 @@ def export_all(run_dir, exports, *, calibration=None, validation=None):
         write_json(formats.metadata_path(path), described | {"checks": checks})
         records.append({"form": name, "path": str(path), "bytes": _size(path), **checks})
     return records
+
+
+def int8_images(data_dir, metadata, *, calibration_images):
+    """Give the `calibration` and `validation` of `export_all` from the shards of a model's data.
+
+    Raises ValueError for other data than the model of `metadata`, its model.json, was trained on.
+    """
+    check_data(metadata, read_manifest(data_dir))
+    size = {name: metadata[name] for name in ("image_size", "resize_side")}
+    batches = [
+        evaluation_dataset(data_dir=data_dir, split=split, batch_size=batch_size, **size)
+        for split, batch_size in (("train", calibration_images), ("validation", 32))
+    ]
+    return next(batches[0].as_numpy_iterator())[0], batches[1]
 
 
 def _write(name, network, path, metadata, calibration):
