@@ -110,7 +110,7 @@ def test_the_last_notebook_adds_to_what_those_before_it_wrote(own_photographs):
     assert (run_dir / "photos.csv").read_text().startswith("photo,problem,label_1,name_1")
     card = (run_dir / "model_card.md").read_text()
     assert "`export/saved_model` (saved_model): differs from Keras by" in card
-    assert "ms for a photograph" in card and "95 % interval" in card
+    assert "ms for an image" in card and "95 % interval" in card
 
 
 def test_one_photograph_is_classified_by_the_last_notebook_alone(own_photographs, tmp_path):
@@ -119,7 +119,7 @@ def test_one_photograph_is_classified_by_the_last_notebook_alone(own_photographs
     folders = {"data_dir": str(root / "data"), "run_dir": str(root / "run")}
     done = kit_run("--only", "04", photos=str(tmp_path / "mine.png"), latency_runs="2", **folders)
     assert done.returncode == 0, done.stderr
-    assert "1 photographs: mine.png" in done.stdout
+    assert "files: 1, the first: mine.png" in done.stdout
 
 
 def test_other_labels_other_images_and_another_run_are_evaluated_too(own_photographs, tmp_path):
