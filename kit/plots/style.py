@@ -24,7 +24,6 @@ STYLE = plt.rc_context(
     {
         "font.family": FONTS,
         "font.size": 14,
-        "text.parse_math": False,  # a class may be named "US $5 to $10"
         "axes.titlesize": 14,
         "axes.titlelocation": "left",
         "axes.spines.top": False,
@@ -73,14 +72,18 @@ def new_figure(width, height, rows=1, columns=1, *, sharey=False, widths=None):
 
 def short(name, width=18):
     """Return the first of a class's synonyms, drawable, cut to `width` characters."""
-    name = drawable(name.split(",")[0])
-    return name if len(name) <= width else name[: width - 1] + "…"
+    name = name.split(",")[0]
+    return drawable(name if len(name) <= width else name[: width - 1] + "…")
 
 
 def drawable(text):
-    """Replace what no font at hand can draw by NO_GLYPH; matplotlib would warn at each drawing."""
+    """Return text as matplotlib takes it: dollars are no mathematics, NO_GLYPH for want of a font.
+
+    matplotlib would warn of each character that no font has, at each drawing.
+    """
     known = _glyphs()
-    return "".join(c if c == "\n" or ord(c) in known else NO_GLYPH for c in text)
+    text = "".join(c if c == "\n" or ord(c) in known else NO_GLYPH for c in text)
+    return text.replace("$", r"\$")
 
 
 @functools.cache
