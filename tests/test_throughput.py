@@ -7,9 +7,8 @@ import pytest
 import tensorflow as tf
 
 from kit.pipeline import throughput
-from kit.pipeline.dataset import TrainingData
 from tests.images import make_shards
-from tests.networks import compile_model, sections
+from tests.networks import compile_model, training_data
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +32,23 @@ def test_bytes_per_image_are_those_of_the_files(data_dir):
     assert throughput.bytes_per_image(data_dir) == pytest.approx(sum(sizes) / 24)
 
 
-def test_reading_is_measured_cached_and_cold(data_dir):
-    rates = throughput.read_shards(data_dir, measured_seconds=0.05)
-    assert rates["cached"] > 0
-    assert rates["cold"] is None or rates["cold"] > 0
+def test_disk_speed_is_of_what_was_read_in_the_time(data_dir, monkeypatch):
+    """By a clock that advances 1 s with each look; each shard takes one look."""
+    ticks = iter(range(100))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    sizes = [path.stat().st_size for path in sorted(Path(data_dir).glob("train-*"))]
+    rate = throughput.disk_speed(data_dir, measured_seconds=60)
+    assert rate in (None, pytest.approx(sum(sizes) / (len(sizes) + 1)))
 
 
-def test_reading_is_not_called_cold_where_the_kernel_cannot_be_asked(data_dir, monkeypatch):
+def test_disk_speed_is_unknown_where_the_kernel_cannot_be_asked_to_forget(data_dir, monkeypatch):
     monkeypatch.delattr(os, "posix_fadvise", raising=False)
-    assert throughput.read_shards(data_dir, measured_seconds=0.05)["cold"] is None
+    assert throughput.disk_speed(data_dir, measured_seconds=0.05) is None
 
 
-def training_data(data_dir, **values):
-    p = sections(image_size=32, batch_size=4, shuffle_shards=2, **values)
-    parts = p.reading, p.crop, p.augmentation, p.mixing
-    return TrainingData(
-        data_dir, *parts, image_size=32, batch_size=4, fill=[0, 0, 0], seed=0, deterministic=True
-    )
+def small(data_dir, **values):
+    settings = {"image_size": 32, "resize_side": 36, "batch_size": 4, "shuffle_shards": 2}
+    return training_data(data_dir, deterministic=True, **settings, **values)
 
 
 def test_a_pipeline_of_known_speed_is_measured_right():
@@ -77,7 +76,7 @@ def test_measurements_take_turns_of_equal_length():
 
 
 def test_every_stage_of_the_input_gives_a_number_for_each_image(data_dir):
-    stages = throughput.input_stages(training_data(data_dir))
+    stages = throughput.input_stages(small(data_dir))
     assert list(stages) == ["read", "parse", "decode", "resize"]
     for batches in stages.values():
         batch = next(iter(batches))
@@ -87,16 +86,14 @@ def test_every_stage_of_the_input_gives_a_number_for_each_image(data_dir):
 
 def test_resized_pixels_are_those_of_training(data_dir):
     """The stage goes through training's own images: its numbers are pixels of their batches."""
-    data = training_data(data_dir)
+    data = small(data_dir)
     images, _ = next(iter(data.batches()))
     found = next(iter(throughput.input_stages(data)["resize"]))
     np.testing.assert_array_equal(found, images[:, 0, 0, 0])
 
 
 def test_crops_of_repeated_augmentation_count_as_images(data_dir):
-    batch = next(
-        iter(throughput.input_stages(training_data(data_dir, repeated_augmentation=2))["read"])
-    )
+    batch = next(iter(throughput.input_stages(small(data_dir, repeated_augmentation=2))["read"]))
     np.testing.assert_array_equal(batch[::2], batch[1::2])
 
 

@@ -19,7 +19,6 @@ ROUNDS = 5
 TOLERANCE = 0.05  # by which two medians of the same thing may differ
 LEAST = 2  # batches or steps that a turn counts, however short
 CHUNK = 2**20  # bytes read at once
-READ_AT_MOST = 2**28  # bytes of shards that are read to measure the disk
 INPUT = {  # the stages of the input, each of which has those before it in it
     "read": "reading and shuffling",
     "parse": "parsing",
@@ -38,21 +37,22 @@ def bytes_per_image(data_dir):
     return sum(shard["bytes"] for shard in split["shards"]) / split["images"]
 
 
-def read_shards(data_dir, *, measured_seconds):
-    """Give the bytes/s of reading the first shards, one after the other, as {"cached", "cold"}.
+def disk_speed(data_dir, *, measured_seconds):
+    """Give the bytes/s of reading the training shards, one after the other, from the disk.
 
-    "cold" is after the kernel was asked to forget them (POSIX_FADV_DONTNEED): None where it cannot
-    be asked, and no promise where the disk itself, or a host beneath this machine, has a cache.
+    The kernel is asked to forget each shard first (POSIX_FADV_DONTNEED): None where it cannot be
+    asked, and no promise where the disk itself, or a host beneath this machine, has a cache.
     """
-    paths = _first_shards(data_dir)
-    forgotten = [_forget(path) for path in paths]
-    cold = _read(paths, measured_seconds)
-    for path in paths:
-        _read([path], measured_seconds=60)  # into the cache, all of it
-    return {
-        "cached": _read(paths, measured_seconds, again=True),
-        "cold": cold if all(forgotten) else None,
-    }
+    begin, size = time.perf_counter(), 0
+    for path in manifest.shard_paths(data_dir, "train"):
+        if not _forget(path):
+            return None
+        with Path(path).open("rb") as file:
+            while chunk := file.read(CHUNK):
+                size += len(chunk)
+                if time.perf_counter() - begin > measured_seconds:
+                    return size / (time.perf_counter() - begin)
+    return size / (time.perf_counter() - begin)
 
 
 def input_stages(data):
@@ -206,17 +206,6 @@ def limit(rates, *, input_bound):
     return {"limit": limit, "milliseconds": milliseconds, "words": words}
 
 
-def _first_shards(data_dir):
-    """Give the first training shards, READ_AT_MOST bytes of them but at least one."""
-    paths = manifest.shard_paths(data_dir, "train")
-    shards = manifest.read_manifest(data_dir)["splits"]["train"]["shards"]
-    total, count = 0, 0
-    while count < len(paths) and (not count or total + shards[count]["bytes"] <= READ_AT_MOST):
-        total += shards[count]["bytes"]
-        count += 1
-    return paths[:count]
-
-
 def _forget(path):
     """Ask the kernel to drop a file from its page cache; give whether it could be asked."""
     if not hasattr(os, "posix_fadvise") or not Path(path).is_file():
@@ -230,20 +219,6 @@ def _forget(path):
     finally:
         os.close(descriptor)
     return True
-
-
-def _read(paths, measured_seconds, again=False):
-    """Read the files once, or again and again, until the time is over; give bytes/s."""
-    begin, size = time.perf_counter(), 0
-    while True:
-        for path in paths:
-            with tf.io.gfile.GFile(path, "rb") as file:
-                while chunk := file.read(CHUNK):
-                    size += len(chunk)
-                    if (seconds := time.perf_counter() - begin) > measured_seconds:
-                        return size / seconds
-        if not again:
-            return size / seconds
 
 
 def _touch(image):
