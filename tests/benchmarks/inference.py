@@ -61,8 +61,8 @@ def measure() -> dict:
     measured["int8"] = cost
     latency.write_latency(RESULTS.parent, measured)
     plots.save(plots.latency(measured), RESULTS.parent, "latency")
-    title = f"{measured['device']}, forward pass alone"
-    plots.save(plots.batch_throughput(measured["throughput"], title), RESULTS.parent, "throughput")
+    figure = plots.batch_throughput(measured["throughput"], measured["device"])
+    plots.save(figure, RESULTS.parent, "throughput")
     show(measured)
     figures = compare(times)
     if cost:

@@ -97,19 +97,19 @@ def draw(losses, folder):
         rows = csv.writer(file)
         rows.writerow(["step", *losses])
         rows.writerows([step, *row] for step, row in enumerate(zip(*losses.values(), strict=True)))
-    figure, [[upper], [lower]] = plots.new_figure(8, 8, 2)
+    figure, [[upper], [lower]] = plots.new_figure(9, 8, 2)
     for name, line in (
-        ("PyTorch", {"color": plots.LIGHT, "lw": 4}),
-        ("kit", {"color": plots.DARK}),
+        ("PyTorch", {"color": plots.INPUT, "lw": 5}),
+        ("kit", {"color": plots.NETWORK, "lw": 1.5}),
     ):
         upper.plot(losses[name], label=name, **line)
-    for name, colour in ((BESIDE, plots.LIGHT), ("kit", plots.DARK)):
+    for name, colour in ((BESIDE, plots.INPUT), ("kit", plots.NETWORK)):
         apart = np.abs(losses[name] - losses["PyTorch"])
-        lower.semilogy(np.maximum(apart, 1e-8), label=f"{name}, from PyTorch", color=colour)
-    upper.set(ylabel="cross-entropy, nats")
-    lower.set(xlabel="step", ylabel="difference, nats")
-    for axes in (upper, lower):
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        lower.semilogy(np.maximum(apart, 1e-8), label=name, color=colour, lw=1.5)
+    upper.set(title="Training loss of the kit and of PyTorch", ylabel="cross-entropy, nats")
+    lower.set(title="Distance from PyTorch", xlabel="step", ylabel="difference, nats")
+    upper.legend(loc="upper right", ncols=2)
+    lower.legend(loc="lower right")
     return plots.save(figure, folder, "loss")
 
 
