@@ -1,5 +1,6 @@
 """The documents: their links, and the parameters, commands and files that they name."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -144,6 +145,12 @@ def test_recipes_and_commands_exist(path):
     main = (ROOT / "kit" / "__main__.py").read_text(encoding="utf-8")
     for name in re.findall(r"python -m kit ([a-z-]+)", text):
         assert f'"{name}"' in main or name == "run", name
+
+
+@each
+def test_imports_in_examples_work(path):
+    for module, name in re.findall(r"^from (kit[\w.]*) import (\w+)", text_of(path), re.MULTILINE):
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 @each
