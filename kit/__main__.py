@@ -1,7 +1,6 @@
 """The command line: python -m kit COMMAND. Each command imports what it needs when it is called."""
 
 import argparse
-import contextlib
 import difflib
 import os
 import signal
@@ -40,7 +39,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         prog="python -m kit", epilog="each command tells more: python -m kit run --help"
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(metavar="COMMAND [OPTIONS]", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND [OPTIONS]", required=True)
 
     def command(name, call, text):
         made = commands.add_parser(name, help=text, description=text)
@@ -50,14 +49,14 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     run = command("run", _run, "execute the notebooks with the parameters of a recipe")
     run.add_argument("--only", metavar="02,03", help="only the notebooks that begin so")
     run.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    show = command("params", _params, "print all parameters: value, source, meaning")
+    show = command("params", _list, "print all parameters: value, source, meaning")
     show.add_argument(
         *("--diff", "-d"),
         nargs=2,
         metavar=("RUN_A", "RUN_B"),
         help="print what differs between two folders of runs, or recipes",
     )
-    command("recipes", _recipes, "list the recipes, and the accuracy that each published")
+    command("recipes", _list, "list the recipes, and the accuracy that each published")
     doctor = command("doctor", _doctor, "can this machine train, and is it safe to?")
     service = command("data-service", _serve, "decode images on this machine for a trainer")
     for taker in (run, show, doctor):
@@ -116,25 +115,19 @@ def _run(options, root) -> int:
     return run.run(options, root)
 
 
-def _params(options, root) -> int:
+def _list(options, root) -> int:
     from kit.runner import listing
 
-    shown = listing.difference(*options.diff, root) if options.diff else listing.parameters(options)
-    return _print(shown)
-
-
-def _recipes(options, root) -> int:
-    from kit.runner import listing
-
-    return _print(listing.recipes())
-
-
-def _print(lines) -> int:
-    text = "\n".join(lines)
-    with contextlib.suppress(BrokenPipeError):  # as `head` does when it has seen enough
-        print(text, flush=True)
-        return 0
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if options.command == "recipes":
+        lines = listing.recipes()
+    elif options.diff:
+        lines = listing.difference(*options.diff, root)
+    else:
+        lines = listing.parameters(options.recipe, options.parameters)
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # `head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -158,11 +151,11 @@ def _serve(options, root) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # decoding needs none, and a trainer may be beside
     from kit.pipeline import service
 
+    given = {"port": options.port, "host": options.host}
     if options.part == "worker":
-        started = service.worker(options.dispatcher, options.port, options.host)
+        running, lines = service.worker(dispatcher=options.dispatcher, **given)
     else:
-        started = service.dispatcher(options.port, options.host, options.work_dir)
-    running, lines = started
+        running, lines = service.dispatcher(work_dir=options.work_dir, **given)
     print("\n".join(lines), flush=True)
     running.join()
     return 0

@@ -2,16 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kit import params
 
 
-def parameters(options) -> Iterator[str]:
+def parameters(recipe: str | None, overrides: Mapping) -> Iterator[str]:
     """Give a line for each parameter of a recipe: name, value, source, meaning."""
-    given = {"folder": Path.cwd(), "source": "the command line"}
-    loaded = params.load(options.recipe, options.parameters, **given)
+    loaded = params.load(recipe, overrides, folder=Path.cwd(), source="the command line")
     meanings = params.meanings()
     for name, value in loaded.values.items():
         shown, source = json.dumps(value, ensure_ascii=False), loaded.sources[name]

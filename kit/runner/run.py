@@ -128,5 +128,5 @@ def execute(tasks: Mapping, given: Mapping, run_dir: Path, root: Path) -> int:
     if failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1
-    print("\n" + "\n".join(summary.lines(run_dir)), flush=True)
+    print("\n".join(summary.lines(run_dir)), flush=True)
     return 0

@@ -29,17 +29,15 @@ def described(run_dir: Path) -> Iterator[tuple[str, str]]:
     ]
     if started:
         yield "date", f"{max(started)[:16].replace('T', ' ')} UTC"
-    sources = read(run_dir / "params.json").get("sources", {}).values()
-    recipes = sorted({source for source in sources if source.startswith("recipe ")})
-    if sources:
-        changed = sum(source == "the command line" for source in sources)
-        recipe = recipes[0].removeprefix("recipe ") if recipes else "params.yaml"
-        values = "1 value" if changed == 1 else f"{changed} values"
-        yield "recipe", f"{recipe}, {values} changed by hand" if changed else recipe
+    if sources := list(read(run_dir / "params.json").get("sources", {}).values()):
+        recipes = [source[7:] for source in sources if source.startswith("recipe ")]
+        changed = sources.count("the command line")
+        by_hand = f", {changed} value{'s' * (changed > 1)} changed by hand" if changed else ""
+        yield "recipe", f"{recipes[0] if recipes else 'params.yaml'}{by_hand}"
     if found := read(run_dir / "environment.json"):
         packages = found["packages"]
-        commit = found["git"] or {"commit": "of no repository", "dirty": False}
-        yield "commit", commit["commit"][:12] + (", files changed since" * commit["dirty"])
+        if commit := found["git"]:
+            yield "commit", commit["commit"][:12] + ", files changed since" * commit["dirty"]
         versions = f"TensorFlow {packages['tensorflow']}, Keras {packages['keras']}"
         yield "machine", f"{', '.join(found['devices'])}; {versions}, Python {found['python']}"
 
