@@ -172,7 +172,7 @@ def test_two_epochs_under_two_replicas_leave_the_model_that_was_validated(name, 
 @pytest.mark.slow
 def test_a_recipes_exported_model_gives_the_probabilities_of_its_own(root):
     run_dir = trained("torchvision_v2", root)
-    (exported,) = export.export_all(run_dir, exports=["saved_model"])
+    (exported,) = export.export_all(run_dir, ["saved_model"])
     model, metadata = classifier.load_model(run_dir)
     side = metadata["image_size"]
     shown = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), dtype="uint8")

@@ -1,4 +1,4 @@
-"""Whether the network is as often right as it is sure: bins, their error, and a temperature."""
+"""Calibration: reliability bins, the expected calibration error, and temperature scaling."""
 
 import numpy as np
 
@@ -10,13 +10,13 @@ HALVINGS = 25
 
 
 def calibrate(labels, logits):
-    """Measure the calibration, and what one temperature for all logits makes of it.
+    """Measure the calibration before and after temperature scaling.
 
-    The temperature is fitted on the images at even places and judged on those at odd ones, so that
-    it has not seen what it is judged by. Gives {"temperature", "fitted_on", "images", "before",
-    "after"}; the last two, of the odd images, hold "error" (expected calibration error in [0, 1]),
-    "cross_entropy" in nats and "bins", as `reliability` gives them. Of few images the error is
-    mostly noise: a perfect network shows one too. Raises ValueError for a single image.
+    The temperature is fitted on the images at even positions and evaluated on those at odd ones.
+    Returns {"temperature", "fitted_on", "images", "before", "after"}; the last two, of the odd
+    images, hold "error" (expected calibration error in [0, 1]), "cross_entropy" in nats and "bins",
+    as `reliability` gives them. With few images the error is mostly noise: a perfect network shows
+    one too. Raises ValueError for a single image.
     """
     if len(labels) < 2:
         raise ValueError(f"{len(labels)} validation image: calibration needs two or more")
@@ -26,22 +26,22 @@ def calibrate(labels, logits):
         "temperature": temperature,
         "fitted_on": fitted_on,
         "images": len(labels),
-        "before": _judge(labels, logits),
-        "after": _judge(labels, logits / temperature),
+        "before": _measure(labels, logits),
+        "after": _measure(labels, logits / temperature),
     }
 
 
 def reliability(labels, logits, bins=BINS):
-    """Group the images by the probability of their answer, in `bins` equal steps from 0 to 1.
+    """Group the images by confidence, the probability of their prediction, into equal bins.
 
-    A list of {"images", "confidence", "accuracy"}, the averages None where there is no image. A
-    probability on a border belongs to the lower bin (Guo et al. 2017, section 2).
+    Returns a list of {"images", "confidence", "accuracy"}, the last two averages, or None without
+    images. A confidence on a border belongs to the lower bin (Guo et al. 2017, section 2).
     """
     confidence = confidences(logits)
     right = logits.argmax(axis=1) == labels
-    place = np.ceil(confidence * bins).astype(int) - 1
-    counts, sure, correct = (
-        np.bincount(place, weights, bins) for weights in (None, confidence, right)
+    numbers = np.ceil(confidence * bins).astype(int) - 1
+    counts, confident, correct = (
+        np.bincount(numbers, weights, bins) for weights in (None, confidence, right)
     )
     return [
         {
@@ -49,7 +49,7 @@ def reliability(labels, logits, bins=BINS):
             "confidence": float(total / count) if count else None,
             "accuracy": float(hits / count) if count else None,
         }
-        for count, total, hits in zip(counts, sure, correct, strict=True)
+        for count, total, hits in zip(counts, confident, correct, strict=True)
     ]
 
 
@@ -61,11 +61,11 @@ def expected_error(bins):
 
 
 def fit_temperature(labels, logits):
-    """Find the number by which to divide the logits for the lowest cross-entropy.
+    """Find the temperature, which divides all logits, of the lowest cross-entropy.
 
-    The cross-entropy is convex in the inverse of the temperature, where its slope is the expected
-    logit less the label's (Guo et al. 2017, section 4.2): bisection finds its zero. At least
-    COLDEST, which is what a network without mistakes gets, and at most HOTTEST.
+    The cross-entropy is convex in the inverse of the temperature, and its slope is the expected
+    logit minus the label's (Guo et al. 2017, section 4.2): bisection finds its zero. The result is
+    from COLDEST, for a network without mistakes, to HOTTEST.
     """
     logits = logits - logits.max(axis=1, keepdims=True)
     own = np.take_along_axis(logits, labels[:, np.newaxis], axis=1).mean(dtype=np.float64)
@@ -74,14 +74,14 @@ def fit_temperature(labels, logits):
         middle = (low + high) / 2
         weights = np.exp(logits * np.float32(np.exp(-middle)))
         expected = (weights * logits).sum(axis=1) / weights.sum(axis=1)
-        if expected.mean(dtype=np.float64) > own:  # too sure of its largest logits
+        if expected.mean(dtype=np.float64) > own:  # too confident
             low = middle
         else:
             high = middle
     return float(np.exp((low + high) / 2))
 
 
-def _judge(labels, logits):
+def _measure(labels, logits):
     bins = reliability(labels, logits)
     return {
         "error": expected_error(bins),

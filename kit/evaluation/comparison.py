@@ -1,4 +1,4 @@
-"""Two sets of answers to the same images: is one better, or was it chance?"""
+"""Compares the predictions of two networks on the same images: is one significantly better?"""
 
 import csv
 from collections import Counter
@@ -11,12 +11,12 @@ from kit.evaluation.scores import confidences
 from kit.files import replacing
 
 PREDICTIONS = "predictions.csv"  # in run_dir
-SURE = 1.959964  # standard deviations, of 95 %
+Z95 = 1.959964  # standard deviations, of 95 %
 COLUMNS = ("file", "label", "prediction", "probability")
 
 
 def write_predictions(run_dir, files, labels, logits):
-    """Write run_dir/predictions.csv, a row an image, whole or not at all, and give its path."""
+    """Write run_dir/predictions.csv, a row for each image, and return its path."""
     path = Path(run_dir) / PREDICTIONS
     columns = files, labels, logits.argmax(axis=1), confidences(logits).round(6)
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -27,7 +27,7 @@ def write_predictions(run_dir, files, labels, logits):
 
 
 def read_predictions(run_dir):
-    """Read which images a run got right, as `by_image` gives it; ValueError for another file."""
+    """Read a run's predictions.csv as `by_image` gives it; ValueError for another file."""
     path = Path(run_dir) / PREDICTIONS
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -38,7 +38,7 @@ def read_predictions(run_dir):
 
 
 def by_image(files, labels, predictions):
-    """Map each image to whether it was got right: {(file, label, which of that name): bool}."""
+    """Map each image, (file, label, number among those of that name), to whether it is correct."""
     found, seen = {}, Counter()
     for file, label, prediction in zip(files, labels, predictions, strict=True):
         image = file, int(label)
@@ -48,9 +48,9 @@ def by_image(files, labels, predictions):
 
 
 def pair(ours, theirs):
-    """Give what two runs got right, in one order: bool [images] twice.
+    """Return which images each of two runs got right, in the same order: bool [images] twice.
 
-    Both as `by_image` gives them. Raises ValueError unless they are of the same images.
+    Takes what `by_image` gives. Raises ValueError unless both runs are of the same images.
     """
     if missing := ours.keys() ^ theirs.keys():
         file, label, _ = min(missing)
@@ -64,15 +64,14 @@ def pair(ours, theirs):
 def compare(ours, theirs):
     """Test whether two networks differ, from which images each got right: bool [images] each.
 
-    Only the images that one alone got right can tell. McNemar's test in its exact form (1947): were
-    the networks equally good, each of those would be a toss of a coin; "p_value" is the chance of
-    as uneven a division or more. "difference" is of the shares, ours less theirs, with the 95 %
-    interval of Bonett and Price (2012): "low", "high".
+    "p_value" is that of McNemar's exact test (1947), which counts the images that only one of them
+    got right. "difference" is that of the accuracies, ours minus theirs, with the 95 % interval of
+    Bonett and Price (2012): "low", "high".
     """
     only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     total = len(ours)
     gained, lost = (only_ours + 1) / (total + 2), (only_theirs + 1) / (total + 2)
-    half = SURE * np.sqrt((gained + lost - (gained - lost) ** 2) / (total + 2))
+    half = Z95 * np.sqrt((gained + lost - (gained - lost) ** 2) / (total + 2))
     return {
         "images": total,
         "only_ours": only_ours,
@@ -85,5 +84,5 @@ def compare(ours, theirs):
 
 
 def mcnemar(one, other):
-    """Give the chance that tosses of a coin divide as unevenly as `one` to `other`, or more."""
+    """Return the two-sided p-value of `one` against `other` images, each as likely as the other."""
     return float(binomtest(one, one + other).pvalue) if one + other else 1.0

@@ -58,10 +58,9 @@ def _check_means(model, means):
 
 
 def check_data(metadata, manifest):
-    """Raise ValueError unless the data has the model's classes, in their order, and its labels.
+    """Raise ValueError unless the data has the model's classes in the same order, and its labels.
 
-    And images stored as in training: stored smaller they lose detail, and a model trained on one
-    store is not judged on another.
+    The images must also be stored at the same size and quality as those of the training.
     """
     _check_classes(metadata["classes"], manifest["classes"])
     stored = manifest["parameters"]
@@ -91,7 +90,7 @@ def check_labels(labels, predictions, manifest, split="validation"):
     """Raise ValueError unless there are as many images of each label as the manifest counts.
 
     labels, predictions: int64 [images], from 0. Raises too when `is_shifted` finds that the labels
-    count from elsewhere, which no count of ImageNet's 50 images a class would show.
+    are one off, which the counts cannot show where all classes have as many images.
     """
     shards = manifest["splits"][split]["shards"]
     counted = np.sum([shard["classes"] for shard in shards], axis=0)
@@ -111,12 +110,12 @@ def check_labels(labels, predictions, manifest, split="validation"):
 
 
 def is_shifted(labels, predictions, shift):
-    """Tell whether predictions are right clearly more often of `labels + shift` than of `labels`.
+    """Tell whether the predictions clearly fit `labels + shift` better than `labels`.
 
-    Of the images, 99 % intervals apart; and of the classes, more than half, at 99 % again, among
-    those that one of the two fits better. An untrained network answers whole classes alike, so that
-    its images are no independent trials; and it has few answers, so that few classes fit at all.
-    Seven classes must speak for it: of fewer nobody can tell it from such habits.
+    Both by images (the 99 % intervals of the two accuracies do not overlap) and by classes (more
+    than half of those that differ fit better shifted, at 99 %, which takes seven classes). Images
+    alone would raise false alarms: an untrained network answers whole classes alike, so that its
+    images are no independent trials.
     """
     here = np.bincount(labels[predictions == labels], minlength=labels.max() + 1)
     there = np.bincount(labels[predictions == labels + shift], minlength=len(here))

@@ -1,4 +1,4 @@
-"""Where in an image the network found its class."""
+"""Grad-CAM: where in an image the network sees a class."""
 
 import keras
 import numpy as np

@@ -17,8 +17,8 @@ VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 def read_real(real_labels, *, classes):
     """Read real.json of Beyer et al. 2020, Are we done with ImageNet?
 
-    A list for ILSVRC2012_val_00000001.JPEG and on: the numbers, from 0, of all classes to be seen
-    there; none where the annotators did not agree. Raises ValueError unless it is that.
+    Its list holds, for ILSVRC2012_val_00000001.JPEG and on, the numbers from 0 of all classes seen
+    in the image; none where the annotators did not agree. Raises ValueError for another file.
     """
     path = Path(paths.resolve(real_labels))
     try:
@@ -37,9 +37,9 @@ def read_real(real_labels, *, classes):
 def score_real(real, files, labels, predictions):
     """Score the predictions against ReaL: {"images", "without_label", "top1"}.
 
-    Right is a prediction that is among the image's labels; an image without any is left out.
-    Raises ValueError when the files are not ImageNet's, or when most of their own labels are not
-    among ReaL's, which then counts classes in another order.
+    A prediction is right when it is among the image's ReaL labels; images without any are left
+    out. Raises ValueError when the files are not ImageNet's, or when most of their own labels are
+    not among ReaL's, which then has the classes in another order.
     """
     numbers = [VALIDATION_NAME.fullmatch(file) for file in files]
     if not all(numbers) or max(int(number[1]) for number in numbers) > len(real):

@@ -1,4 +1,4 @@
-"""A trained model on the validation images: each scored once, in the shards' order."""
+"""Scores the validation images with a trained model: each once, in the shards' order."""
 
 import math
 from functools import lru_cache, partial

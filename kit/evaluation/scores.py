@@ -44,10 +44,9 @@ def accuracy(right):
 
 
 def label_ranks(labels, logits):
-    """Count the classes that the network puts before the label: 0 when it is the first choice.
+    """Count the classes that rank above the label: 0 when it is the prediction.
 
-    Of equal logits the lower class number comes first, as in argmax: a network that gives every
-    class the same gets no image right for free.
+    Of equal logits the lower class number ranks first, as in argmax.
     """
     own = np.take_along_axis(logits, labels[:, np.newaxis], axis=1)
     earlier = np.arange(logits.shape[1]) < labels[:, np.newaxis]
@@ -80,10 +79,10 @@ def confidences(logits):
 
 
 def confused_pairs(labels, logits, count, *, examples):
-    """List up to `count` pairs of classes of which one is taken for the other, most often first.
+    """List up to `count` pairs of true and predicted class, the most frequent confusion first.
 
-    Each is {"label", "prediction", "images", "of", "positions"}: so many images of that class, of
-    all that it has, and where up to `examples` of them stand, the most confident first.
+    Each is {"label", "prediction", "images", "of", "positions"}: `images` of the class's `of`, and
+    the positions in the dataset of up to `examples` of them, the most confident first.
     """
     predictions, confidence = logits.argmax(axis=1), confidences(logits)
     wrong = confusion_matrix(labels, predictions, logits.shape[1])
@@ -102,10 +101,10 @@ def confused_pairs(labels, logits, count, *, examples):
 
 
 def worst_mistakes(labels, logits, count):
-    """List up to `count` wrong answers, the most confident first.
+    """List up to `count` wrong predictions, the most confident first.
 
-    Each is {"position", "label", "prediction", "probability"}: where the image stands in the
-    dataset, its class, the class that it was given, and how sure the network was of it.
+    Each is {"position", "label", "prediction", "probability"}: the position of the image in the
+    dataset, its class, the predicted class, and the probability of that.
     """
     predictions, confidence = logits.argmax(axis=1), confidences(logits)
     wrong = np.flatnonzero(predictions != labels)

@@ -1,4 +1,4 @@
-"""What the numbers say, as tables in Markdown."""
+"""Numbers of an evaluation as tables and lines of Markdown."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Other ways to look at a validation image than its centre, and at another size."""
+"""Other views of the validation images than the single centre crop, and other sizes."""
 
 import tensorflow as tf
 
@@ -28,21 +28,21 @@ VIEWS = {"centre": (preprocessing.centre_crop, 1), "flip": (_flip, 2), "ten_crop
 
 
 def batches(examples, view, batch_size, *, image_size, resize_side):
-    """Give batches (pixels uint8, labels) of encoded examples, unbatched, in their order.
+    """Give batches (pixels uint8, labels) of unbatched, encoded examples, in their order.
 
-    Pixels are [batch, image_size, image_size, 3] for `view` "centre", else they have a second axis
-    of 2 or 10 views, and `batch_size` counts these. Each image is first brought to the short side
-    `resize_side`.
+    Pixels are [batch, image_size, image_size, 3] for `view` "centre"; the other views have a second
+    axis of 2 or 10 crops, all of which `batch_size` counts. Each image is first resized to the
+    short side `resize_side`.
     """
     cut, views = VIEWS[view]
 
-    def look(example):
+    def crop(example):
         image = tf.io.decode_image(example["encoded"], channels=3, expand_animations=False)
         image = preprocessing.resize_short_side(image, resize_side)
         return cut(image, image_size), example["label"]
 
     return (
-        examples.map(look, num_parallel_calls=cores(), deterministic=True)
+        examples.map(crop, num_parallel_calls=cores(), deterministic=True)
         .batch(max(1, batch_size // views))
         .prefetch(2)
         .with_options(dataset.options())
@@ -50,5 +50,5 @@ def batches(examples, view, batch_size, *, image_size, resize_side):
 
 
 def side_for(size, *, image_size, resize_side):
-    """Give the short side from which to cut `size`, in the proportion of the single crop's."""
+    """Return the short side for a crop of `size`, in the proportion of the single crop's."""
     return round(size * resize_side / image_size)

@@ -1,8 +1,8 @@
-"""A folder of images in, a table of the likeliest classes of each out.
+"""Classifies a folder of images: a table of the likeliest classes of each.
 
-The answers of each batch are added to a journal beside the table, which is made of it at the end. A
-run that was stopped, in whatever way, goes on behind the last whole line of the journal, and looks
-again at the images that have changed since.
+The answers of each batch are appended to a journal beside the table, which is written from it at
+the end. A run that was killed goes on after the last whole line of the journal, and classifies
+images again that have changed since.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ from kit.inference import journal
 from kit.inference.classifier import BATCH, THREADS, check_top_k, encoded, likeliest
 from kit.inference.table import check_table, write_table
 
-# of the metadata, what the answers depend on besides the network
+# metadata that the answers depend on besides the network
 DECIDES = ("image_size", "resize_side", "store_short_side", "store_quality", "classes")
 
 
 def find_photos(photos, table=None):
     """List the files in a folder and its folders, sorted; or the one file that `photos` is.
 
-    What is hidden (its name begins with a dot) is passed over, and so is the file `table`. A linked
-    folder is not followed, as it may lead round in a circle, and another may be unreadable: each is
-    in the list itself, so that it gets a row which says so. Raises FileNotFoundError when `photos`
-    is not there, ValueError when there is no such folder and no file has the name of an image.
+    Hidden files and folders, whose names begin with a dot, are skipped, and so is the file `table`.
+    A linked folder, which may lead round in a circle, and an unreadable one are listed themselves,
+    so that the table has a row which says so. Raises FileNotFoundError when `photos` is not there,
+    ValueError when there is no such folder and no file has the name of an image.
     """
     root = Path(photos)
     if not str(photos) or not root.exists():
@@ -121,7 +121,7 @@ def classify_folder(classifier, photos, *, predictions, top_k=5, progress=lambda
 
 
 def _identity(classifier):
-    """Give what tells a model from another."""
+    """Return what identifies a model."""
     metadata = classifier.metadata
     decides = json.dumps([metadata.get(name) for name in DECIDES]).encode()
     return [metadata.get("sha256"), metadata.get("files"), hashlib.sha256(decides).hexdigest()]
@@ -132,7 +132,7 @@ def _name(file, root):
 
 
 def _stamp(file):
-    """Give by what a changed file is known; nothing of what is not there, as of a dead link."""
+    """Return a file's size and time of change; an empty list for a dead link."""
     try:
         found = file.stat()
     except OSError:
@@ -141,7 +141,7 @@ def _stamp(file):
 
 
 def _answer(classifier, files, stamps, top_k, answers):
-    """Classify the files, {name: path}, and give each answer once it stands in the journal."""
+    """Classify the files, {name: path}, and give each answer once the journal holds it."""
     for names, decoded in _decode_ahead(classifier, files):
         pixels = [square for square, problem in decoded if not problem]
         shares = iter(classifier.forward(np.stack(pixels)) if pixels else ())
@@ -160,7 +160,7 @@ def _likeliest(shares, top_k):
 
 
 def _decode_ahead(classifier, files):
-    """Give (names, what `_decode` gives of each) a batch; two more are decoded meanwhile."""
+    """Give (names, results of `_decode`) for each batch, while two more are being decoded."""
     names, batches = iter(files), deque()
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := list(islice(names, BATCH)):

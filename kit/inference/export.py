@@ -1,8 +1,8 @@
-"""A trained model as files that other programs run: SavedModel, ONNX, LiteRT, LiteRT in int8.
+"""Writes a trained model as SavedModel, ONNX, LiteRT or LiteRT int8, for other programs to run.
 
-Pixels go in as the kit's evaluation preprocessing gives them, uint8; the means are subtracted and
-the softmax is taken inside. OpenVINO reads the ONNX file. A form's converter is imported only when
-the form is asked for: pip install -e '.[export]'.
+Each takes pixels, uint8, as evaluation preprocesses them, subtracts the means and gives
+probabilities. OpenVINO reads the ONNX file. A converter is imported only when its format is asked
+for: pip install -e '.[export]'.
 """
 
 import shutil
@@ -36,14 +36,15 @@ FLOAT_OPS = ["SOFTMAX", "FULLY_CONNECTED"]  # in int8, 1,000 classes share 256 p
 def export_all(run_dir, exports, *, calibration=None, validation=None):
     """Write the model of `run_dir` in each format of `exports` into run_dir/export, and check it.
 
-    `calibration` is uint8 [n, image_size, image_size, 3]: training images, from whose activations
-    "litert_int8" takes its ranges; the checks use the first of them too, or noise in their absence.
-    `validation`, a dataset of (pixels, labels), tells what its smaller numbers cost in accuracy.
-    Beside each file stands its metadata (formats.metadata_path): model.json's, hashes, and what
-    the check found; it comes last, and a file without it is not loaded. Gives a list of {"form",
-    "path", "bytes", "max_difference", "agreement"}: the largest difference of a log-probability
-    from Keras, and the share of the images of the check that get Keras' first choice; of
-    "litert_int8" with a validation also "cost", as `cost` gives it.
+    calibration: uint8 [n, image_size, image_size, 3], training images, from whose activations
+    "litert_int8" takes its ranges; the checks use the first of them, or noise without any.
+    validation: a dataset of (pixels, labels), on which the accuracy of "litert_int8" is measured.
+
+    The metadata beside each file (formats.metadata_path) is written last: model.json's, hashes, and
+    what the check found. Returns a list of {"form", "path", "bytes", "max_difference",
+    "agreement"}: the largest difference of a log-probability from Keras, and the share of the
+    checked images with Keras' prediction; for "litert_int8" with a validation also "cost", as
+    `cost` gives it.
 
     Raises ValueError, before anything is written, for an unknown format, an absent package or
     lacking calibration; and for a float format that differs by more than TOLERANCE, which is then
@@ -103,10 +104,10 @@ def _write(name, network, path, metadata, calibration):
 def write_saved_model(network, path, *, resize_side):
     """Write a TensorFlow SavedModel with two signatures, each giving {"probabilities"}.
 
-    "serving_default" takes encoded images, image_bytes: string [batch], and decodes, resizes
-    and crops them as evaluation does; "pixels" takes what the other forms take, images. What is no
-    RGB or grey JPEG differs by about one of 255 levels from what preparation makes of it. Of a
-    model that was trained on images stored smaller (store_short_side), send such images so.
+    "serving_default" takes encoded images, image_bytes: string [batch], and decodes, resizes and
+    crops them as evaluation does; "pixels" takes what the other formats take, images. Other images
+    than RGB or grey JPEGs differ by about one of 255 levels from what preparation stores of them.
+    A model trained at a store_short_side expects images of that short side.
     """
     size = network.input_shape[1]
     decode = partial(evaluation_image, image_size=size, resize_side=resize_side)
@@ -160,10 +161,10 @@ def write_litert_int8(network, path, *, calibration):
 
 
 def cost(network, original, dataset):
-    """Compare the answers of two networks to (pixels, labels) batches.
+    """Compare the predictions of two networks on (pixels, labels) batches.
 
-    Gives what comparison.compare gives of the images that they get right, and the share of them on
-    which the two agree, "agreement", and top-1 of each, "top1" and "original_top1".
+    Returns what comparison.compare gives, the share of images on which the two agree, "agreement",
+    and the top-1 of each, "top1" and "original_top1".
     """
     batches = [
         (labels, network(pixels).argmax(axis=1), original(pixels).argmax(axis=1))
@@ -196,7 +197,7 @@ def _check(path, metadata, pixels, expected):
 
 @contextmanager
 def _quiet():
-    """Keep from a notebook that assets were written; TensorFlow logs it as information."""
+    """Hide TensorFlow's log of the assets that it writes."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("WARNING")
@@ -207,7 +208,7 @@ def _quiet():
 
 
 def _remove(path):
-    """Remove an export, its metadata first, so that a part of it is never taken for whole."""
+    """Remove an export, its metadata first: without it the rest is not loaded."""
     formats.metadata_path(path).unlink(missing_ok=True)
     if path.is_dir():
         shutil.rmtree(path)

@@ -77,16 +77,16 @@ class Network:
 def load(path, *, runtime="") -> Network:
     """Load an exported file or folder that has the kit's metadata beside it.
 
-    `runtime` is one of RUNTIMES; "" takes the first that reads the format. Nothing is loaded
-    before the metadata and the hashes are found right. Raises FileNotFoundError when the export or
-    its metadata is absent; ValueError when they do not belong together, for a runtime that does not
-    read the format, and for one that is not installed.
+    `runtime` is one of RUNTIMES; "" takes the first that reads the format. The metadata and the
+    hashes are checked before anything is loaded. Raises FileNotFoundError when the export or its
+    metadata is absent; ValueError when they do not belong together, and for a runtime that does not
+    read the format or is not installed.
     """
     return open_export(path, read_export(path), runtime=runtime)
 
 
 def open_export(path, metadata, *, runtime="") -> Network:
-    """Load an export whose metadata is known to be right; else as `load`."""
+    """Load an export whose metadata has been checked; else as `load`."""
     path, runtimes = Path(path), FORMATS[metadata["form"]].runtimes
     runtime = runtime or next(iter(runtimes))
     if runtime not in runtimes:
@@ -96,7 +96,7 @@ def open_export(path, metadata, *, runtime="") -> Network:
 
 
 def metadata_path(path) -> Path:
-    """Give where the metadata of an export stands: its path with .json at the end."""
+    """Return the path of an export's metadata: its own with .json at the end."""
     return Path(f"{path}.json")
 
 
@@ -134,7 +134,7 @@ def files(path) -> list[Path]:
 def is_installed(module) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # what stands for it in sys.modules is no whole module
+    except ValueError:  # sys.modules holds a stand-in for it, without a spec
         return False
 
 

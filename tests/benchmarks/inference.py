@@ -1,4 +1,4 @@
-"""Inference: one photograph at a time, from its JPEG's bytes to probabilities, in every form.
+"""Inference: one image at a time, from its JPEG's bytes to probabilities, in every format.
 
 A ResNet-50 of 1,000 classes at 224 px, on a mix like ImageNet's. The kit's forms, Keras'
 `model.predict`, and PyTorch's eager forward pass behind Pillow, as a user would write it, take
@@ -25,16 +25,16 @@ from PIL import Image
 from ways.photographs import photographs
 
 from kit import params, plots
-from kit.data.manifest import read_manifest
 from kit.evaluation import tables
+from kit.files import write_json
 from kit.inference import export, latency
 from kit.inference.classifier import Classifier, load_model
+from kit.inference.formats import FORMATS
 from kit.model.resnet import resnet50
-from kit.pipeline import dataset
 
 RUNS, CALIBRATION, SIDE, RESIZE_SIDE = 200, 64, 224, 256
 MEANS = [123.68, 116.779, 103.939]
-PREPROCESSING, FORWARD, TOTAL = range(3)  # columns of latency.take_turns
+PREPROCESSING, FORWARD, TOTAL = range(3)  # columns of latency.time_in_turns
 FLOAT32 = ("tf.function", "SavedModel", "ONNX Runtime", "OpenVINO", "LiteRT")
 CPU = ("ONNX Runtime", "OpenVINO", "OpenVINO bf16", "LiteRT", "LiteRT int8")
 MARKS = {
@@ -50,16 +50,18 @@ def measure() -> dict:
     photos = photographs(RUNS)
     with tempfile.TemporaryDirectory() as run_dir:
         export_network(Path(run_dir), photos)
-        ways = latency.ways(run_dir) | torch_ways()
-    times = latency.take_turns(ways, photos, latency_runs=RUNS)
+        backends, problems = latency.backends(run_dir)
+    print(*problems, sep="\n")
+    backends |= torch_backends()
+    times = latency.time_in_turns(backends, photos, latency_runs=RUNS)
     measured = latency.summarise(times, image_size=SIDE)
-    image = ways["tf.function"][0]
+    image = backends["tf.function"][0]
     pixels = np.stack([image(photo) for photo in photos[:32]])
-    ours = {name: way for name, way in ways.items() if not name.startswith("PyTorch")}
+    ours = {name: way for name, way in backends.items() if not name.startswith("PyTorch")}
     measured["throughput"] = latency.throughput(ours, pixels)
     cost = int8_cost(os.environ.get("RUN_DIR"), os.environ.get("DATA_DIR"))
     measured["int8"] = cost
-    latency.write_latency(RESULTS.parent, measured)
+    write_json(RESULTS.parent / "latency.json", measured)
     plots.save(plots.latency(measured), RESULTS.parent, "latency")
     figure = plots.batch_throughput(measured["throughput"], measured["device"])
     plots.save(figure, RESULTS.parent, "throughput")
@@ -83,9 +85,9 @@ def export_network(run_dir, photos):
         model(pixels[start : start + 16].astype("float32"), training=True)
     model.save(run_dir / "model.keras")
     (run_dir / "model.json").write_text(json.dumps(metadata))
-    for form in export.FILES:
+    for form in FORMATS:
         try:
-            export.export_all(run_dir, exports=[form], calibration=pixels)
+            export.export_all(run_dir, [form], calibration=pixels)
         except ValueError as error:
             print(f"{form} is left out: {error}")
 
@@ -99,22 +101,16 @@ def int8_cost(run_dir, data_dir) -> dict:
         for name in ("model.keras", "model.json"):
             shutil.copy(Path(run_dir) / name, folder)
         metadata = load_model(folder)[1]
-        if metadata["classes"] != read_manifest(data_dir)["classes"]:
-            raise ValueError(f"DATA_DIR: {data_dir} has other classes than {run_dir}; name its own")
-        shards = {name: metadata[name] for name in ("image_size", "resize_side")}
-        shards["data_dir"] = data_dir
-        images = params.load().export.calibration_images
-        training = dataset.evaluation_dataset(split="train", batch_size=images, **shards)
+        calibration, validation = export.int8_images(
+            data_dir, metadata, calibration_images=params.load().export.calibration_images
+        )
         [record] = export.export_all(
-            folder,
-            exports=["litert_int8"],
-            calibration=next(training.as_numpy_iterator())[0],
-            validation=dataset.evaluation_dataset(split="validation", batch_size=32, **shards),
+            folder, ["litert_int8"], calibration=calibration, validation=validation
         )
     return record["cost"] | {"image_size": metadata["image_size"]}
 
 
-def torch_ways() -> dict:
+def torch_backends() -> dict:
     """Give PyTorch's eager forward pass behind Pillow, {name: (image, forward)}."""
     if importlib.util.find_spec("torch") is None:
         print("torch is not installed, so its lines are missing")
