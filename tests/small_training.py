@@ -17,10 +17,11 @@ import keras
 import numpy as np
 
 from kit.files import replacing
-from kit.pipeline.dataset import TrainingData, evaluation_dataset
+from kit.pipeline.dataset import evaluation_dataset
 from kit.training import trainer
 from kit.training.schedule import LearningRateScheduler
 from kit.training.strategy import make_strategy
+from tests import networks
 from tests.networks import compile_model, sections
 
 VALUES = {  # what differs from params.yaml
@@ -60,23 +61,9 @@ def untrained():
     return model
 
 
-def training_data(data_dir, *, worker=0, workers=1, **changes):
+def training_data(data_dir, **changes):
     """Give the TrainingData of VALUES, some of them changed."""
-    p = sections(**VALUES | changes)
-    return TrainingData(
-        data_dir=data_dir,
-        reading=p.reading,
-        crop=p.crop,
-        augmentation=p.augmentation,
-        mixing=p.mixing,
-        image_size=p.resolution.image_size,
-        batch_size=p.schedule.batch_size,
-        fill=p.network.channel_means,
-        seed=p.run.seed,
-        deterministic=p.run.deterministic,
-        worker=worker,
-        workers=workers,
-    )
+    return networks.training_data(data_dir, **VALUES | changes)
 
 
 def validation_data(data_dir, *, batch_size=4, worker=0, workers=1):
