@@ -44,7 +44,7 @@ def mirrored(devices):
     and TensorFlow's runtime would confuse them with the first one's ("Shape mismatch in the
     collective instance").
     """
-    tf.get_logger().setLevel("WARNING")  # the devices are no news to those who named them
+    tf.get_logger().setLevel("WARNING")  # TensorFlow would list the devices
     return tf.distribute.MirroredStrategy(devices)
 
 
@@ -82,6 +82,7 @@ def multi_worker(hosts, replicas):
             f"{gpus or 1}; take 0"
         )
     hosts.wait(minutes=10)
+    tf.get_logger().setLevel("WARNING")  # TensorFlow would list the devices
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(hosts.addresses)}),
         task_type="worker",

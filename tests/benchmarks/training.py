@@ -94,7 +94,7 @@ def fit(model, images, labels, run_dir, *, epochs, steps, before_epoch, validate
     same, p = SameBatch(images, labels), params.load(None, {"checkpoint_minutes": 15})
     watching = [
         TensorBoard(run_dir, parameters={}),
-        Progress(epochs=epochs, steps_per_epoch=steps, say=lambda *texts, **options: None),
+        Progress(epochs=epochs, steps_per_epoch=steps, print_fn=lambda *texts, **options: None),
         ExpectedAccuracy(p.monitoring),
     ]
     return trainer.fit(
