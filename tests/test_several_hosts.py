@@ -187,7 +187,7 @@ def test_the_command_runs_on_two_hosts(data_dir, tmp_path):
     with started(2, "kit", "run", "--only", "02,03", *arguments) as processes:
         said = finished(processes, seconds=400)
     assert "report:" in said[0]
-    assert "03_evaluation" in said[0] and "03_evaluation" not in said[1]
+    assert "2: evaluation" in said[0] and "2: evaluation" not in said[1]
     assert json.loads((run_dir / "evaluation.json").read_text())["images"] == 21
     made = {path.name for path in run_dir.iterdir()}
     assert {"model.keras", "history.csv", "logs", "figures", "params.json", "host-1"} <= made
