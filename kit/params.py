@@ -21,15 +21,11 @@ from kit.inference.sections import Export, Inference
 from kit.model.sections import Initial, Network, WeightDecay
 from kit.pipeline.sections import Augmentation, Crop, Mixing, Reading, Resolution, Throughput
 from kit.prep.sections import Preparation
-from kit.sections import Section, free, within
+from kit.sections import Section, free, path, within
 from kit.training.sections import Devices, Loss, Monitoring, Optimizer, Saving, Schedule
 
 PARAMS = ROOT / "params.yaml"
 RECIPES = Path(__file__).resolve().parent / "recipes"
-PATHS = (
-    *("raw_dir", "data_dir", "run_dir", "initial_weights"),
-    *("real_labels", "other_images", "compare_with", "photos", "predictions"),
-)
 # the sections that decide what a training computes
 TRAINING = (
     *("run", "resolution", "crop", "augmentation", "mixing", "reading", "network"),
@@ -55,9 +51,9 @@ EXPONENT = re.compile(
 class Run(Section):
     """Where things are, and what chance depends on."""
 
-    raw_dir: str = free()
-    data_dir: str = free()
-    run_dir: str = free()
+    raw_dir: str = path()
+    data_dir: str = path()
+    run_dir: str = path()
     seed: int = within(0, 2**32 - 1, "take 0")
     deterministic: bool = free()
 
@@ -111,6 +107,8 @@ class Parameters:
 
 
 SECTIONS = {field.name: field.type for field in dataclasses.fields(Parameters)[:-1]}
+FIELDS = {f.name: f for section in SECTIONS.values() for f in dataclasses.fields(section)}
+PATHS = [name for name, field in FIELDS.items() if "path" in field.metadata]
 
 
 class Table:
@@ -228,15 +226,14 @@ def conflicts(parameters: Parameters):
         )
     if devices.replicas:
         yield from devices.batch_conflicts(devices.replicas, schedule.batch_size)
-    try:
-        parameters.mixing.check_batch(schedule.batch_size)
-    except ValueError as error:
-        yield str(error)
-    if parameters.reading.data_service and parameters.run.deterministic:
-        yield (
-            "deterministic: true cannot be had from a data_service, whose workers answer in any "
-            'order; take deterministic: false, or data_service: ""'
-        )
+    for check, value in (
+        (parameters.mixing.check_batch, schedule.batch_size),
+        (parameters.reading.check_order, parameters.run.deterministic),
+    ):
+        try:
+            check(value)
+        except ValueError as error:
+            yield str(error)
 
 
 def meanings() -> dict[str, str]:
@@ -272,16 +269,14 @@ def declared(notebook_path: str | Path) -> list[str]:
 
 def read_params() -> dict:
     """Read params.yaml; raises ValueError unless it has each field of the sections, in its type."""
-    sections = SECTIONS.values()
-    kinds = {field.name: field.type for made in sections for field in dataclasses.fields(made)}
     values = _read(PARAMS)
     for name, value in values.items():  # 1e-4 would be text, and so would then be expected
         for element in value if isinstance(value, list) else ():
             if isinstance(element, str) and EXPONENT.fullmatch(element):
                 _scalar(f"{PARAMS.name}: {name}", element, 0.0)
-    like = {name: kind() for name, kind in kinds.items()}
+    like = {name: field.type() for name, field in FIELDS.items()}
     typed, problems = _typed(values, like, f"{PARAMS.name}: ")
-    for name in kinds:
+    for name in FIELDS:
         if name not in values:
             problems.append(f"{PARAMS.name}: {name} is missing; restore it from git")
     if problems:

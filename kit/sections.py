@@ -44,6 +44,11 @@ def free():
     return limited(lambda value: "")
 
 
+def path():
+    """Give the field of a file's or folder's path, which may be empty."""
+    return dataclasses.field(metadata={"limit": lambda value: "", "path": True})
+
+
 def one_of(*choices: str):
     return limited(
         lambda value: "" if value in choices else f'"{value}" is not one of {", ".join(choices)}'

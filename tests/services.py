@@ -57,10 +57,7 @@ def positions(data_dir, data_service):
     """Give an iterator over batches of the positions of the images that would be decoded."""
     numbers = order.ordered_records(data_dir=data_dir, shuffle_shards=1, seed=0)
     numbers = numbers.map(lambda position, record: position).batch(4)
-    made = service.distribute(
-        numbers, data_service=data_service, data_dir=data_dir, deterministic=False
-    )
-    return iter(made)
+    return iter(service.distribute(numbers, data_service, data_dir=data_dir))
 
 
 def read(iterator, until, patience=120):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kit import params
+
 KIT = Path(__file__).parent.parent / "kit"
 MODULES = {
     ".".join(path.relative_to(KIT.parent).with_suffix("").parts): path
@@ -105,3 +107,73 @@ def test_only_the_entry_points_print_and_read_settings(name):
 
 def test_no_file_lies_loose_at_the_top():
     assert {path.stem for path in KIT.glob("*.py")} <= TOP
+
+
+# Parameters whose names are also words of the code, or of the files that it writes: what else.
+ORDINARY = {
+    **dict.fromkeys(
+        ("raw_dir", "data_dir", "run_dir", "photos", "predictions", "exports"),
+        "what a function that reads or writes them is given",
+    ),
+    **dict.fromkeys(
+        ("image_size", "resize_side", "channel_means", "stage_sizes", "precision"),
+        "keys of model.json, by which a trained model is used, and arguments for its images",
+    ),
+    **dict.fromkeys(("store_short_side", "store_quality"), "keys of manifest.json and model.json"),
+    **dict.fromkeys(
+        ("batch_size", "epochs", "steps_per_epoch", "learning_rate", "loss", "optimizer"),
+        "Keras' own words",
+    ),
+    **dict.fromkeys(("schedule", "weight_decay"), "sections, too"),
+    **dict.fromkeys(("seed", "deterministic"), "what a function that draws numbers is given"),
+    "replicas": "what a function that counts devices is given",
+    "check": "functions that check",
+}
+
+
+def words(tree: ast.Module) -> set[str]:
+    """Give the identifiers, arguments, keywords, attributes and strings of a module."""
+    kinds = {
+        ast.Name: "id",
+        ast.arg: "arg",
+        ast.keyword: "arg",
+        ast.Attribute: "attr",
+        ast.Constant: "value",
+    }
+    found = (getattr(node, kinds[type(node)]) for node in ast.walk(tree) if type(node) in kinds)
+    return {word for word in found if isinstance(word, str)}
+
+
+def read_of_sections(name: str, tree: ast.Module) -> set[str]:
+    """Give the attributes that a module reads of a section: `crop.area_range`, `p.crop.area_range`.
+
+    A variable that holds a section is called as the section, but `decay`, which holds WeightDecay.
+    """
+    holders = {*params.SECTIONS, "decay"} | ({"self"} if room(name) == "sections" else set())
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return {
+        node.attr
+        for node in attributes
+        if getattr(node.value, "id", getattr(node.value, "attr", None)) in holders
+    }
+
+
+def files_by_parameter(words_of) -> dict[str, set[str]]:
+    found = {name: words_of(name, tree) for name, tree in TREES.items()}
+    return {
+        parameter: {name for name in found if parameter in found[name]}
+        for parameter in params.FIELDS
+    }
+
+
+def test_a_parameter_is_named_in_at_most_four_files():
+    """In its section and where it is used: no function hands it on by its name."""
+    found = files_by_parameter(lambda name, tree: words(tree))
+    many = {name: files for name, files in found.items() if len(files) > 4}
+    assert many.keys() == ORDINARY.keys()
+
+
+def test_each_parameter_is_read_of_its_section_in_at_most_four_files():
+    """Those of ordinary names, too; beyond them they are arguments like any other."""
+    found = files_by_parameter(read_of_sections)
+    assert not {name: files for name, files in found.items() if len(files) > 4}

@@ -97,9 +97,9 @@ def test_two_replicas_train_from_it(data_dir, data_service, two_replicas):
 
 
 def test_a_deterministic_order_is_refused(data_dir, data_service):
-    data = replace(training_data(data_dir, data_service=data_service), deterministic=True)
+    data = training_data(data_dir, data_service=data_service)
     with pytest.raises(ValueError, match="deterministic: false, or data_service"):
-        data.batches()
+        replace(data, deterministic=True)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_deterministic_order_is_refused(data_dir, data_service):
 )
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(ValueError, match="write grpc://host:port"):
-        service.check(data_service=url, deterministic=False)
+        service.check(url)
 
 
 def test_an_unreachable_dispatcher_is_said_at_once():
@@ -116,38 +116,38 @@ def test_an_unreachable_dispatcher_is_said_at_once():
         url = f"grpc://localhost:{taken.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(ConnectionError, match=f"no dispatcher answers at {url} .*start one"):
-            service.check(data_service=url, deterministic=False)
+            service.check(url)
         assert time.monotonic() - began < 10
 
 
 def test_a_worker_or_another_program_is_no_dispatcher(data_service):
-    (worker, *_) = service.check(data_service=data_service, deterministic=False)
+    (worker, *_) = service.check(data_service)
     with pytest.raises(ConnectionError, match="another program does"):
-        service.check(data_service=f"grpc://{worker}", deterministic=False)
+        service.check(f"grpc://{worker}")
     handler = http.server.BaseHTTPRequestHandler
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
         threading.Thread(target=web.serve_forever).start()
         with pytest.raises(ConnectionError, match="no dispatcher answers"):
-            service.check(data_service=f"grpc://localhost:{web.server_port}", deterministic=False)
+            service.check(f"grpc://localhost:{web.server_port}")
         web.shutdown()
 
 
 def test_a_dispatcher_without_living_workers_is_said():
     dispatcher, _ = service.dispatcher(port=0, host="localhost", work_dir="")
     with pytest.raises(ConnectionError, match="workers I found none; start one"):
-        service.check(data_service=dispatcher.target, deterministic=False)
+        service.check(dispatcher.target)
     worker, _ = service.worker(dispatcher=dispatcher.target, port=0, host="localhost")
-    assert len(service.check(data_service=dispatcher.target, deterministic=False)) == 1
+    assert len(service.check(dispatcher.target)) == 1
     worker.stop()
     with pytest.raises(ConnectionError, match="only localhost:.* which cannot be reached"):
-        service.check(data_service=dispatcher.target, deterministic=False)
+        service.check(dispatcher.target)
     dispatcher.stop()
 
 
 def test_shards_that_a_worker_does_not_see_are_said(tmp_path, data_service):
     empty = tf.data.Dataset.range(3)
     with pytest.raises(FileNotFoundError, match=r"worker localhost:\d+ of .* cannot read"):
-        service.distribute(empty, data_service=data_service, data_dir=tmp_path, deterministic=False)
+        service.distribute(empty, data_service, data_dir=tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux binds a socket to a device")

@@ -82,5 +82,5 @@ def test_a_worker_that_hangs_is_said_before_training(fresh):
     cluster.workers[0].send_signal(signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(ConnectionError, match=r"worker localhost:\d+ .* does not answer; end it"):
-        service.check(data_service=cluster.address, deterministic=False)
+        service.check(cluster.address)
     assert time.monotonic() - began < 15

@@ -15,6 +15,7 @@ from kit import params
 from kit.evaluation import tables
 from kit.files import replacing
 from kit.model.metadata import read_metadata
+from kit.training.run_state import FREE
 
 TEMPLATE = "model_card.md.jinja"
 NEEDED = {"data": dict, "parameters": dict, "training_size": int}  # of model.json
@@ -100,10 +101,8 @@ def _environment(found):
 def _parameters(given):
     """Give a row of the table for each parameter that decides what a training computes."""
     recipe = params.load()
-    others = {"raw_dir", "data_dir", "run_dir", "data_service"}
-    others |= {*vars(recipe.saving), *vars(recipe.monitoring)}
     for name, value in given.items():
-        if name not in others:
+        if name not in FREE:
             default = recipe.values.get(name)
             other = "" if value == default else tables.escape(json.dumps(default))
             yield [f"`{name}`", tables.escape(json.dumps(value)), other]

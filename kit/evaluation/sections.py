@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kit.sections import Section, all_of, free, limited
+from kit.sections import Section, all_of, limited, path
 
 VIEWS = ("flip", "ten_crop")  # of kit.evaluation.test_time_augmentation, beside the single crop
 FILES = {  # a parameter that may be empty: the file in what it names, and what to do
@@ -23,6 +23,6 @@ class Evaluation(Section):
 
     test_views: list = all_of(*VIEWS)
     test_sizes: list = limited(sizes)
-    real_labels: str = free()
-    other_images: str = free()
-    compare_with: str = free()
+    real_labels: str = path()
+    other_images: str = path()
+    compare_with: str = path()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kit.sections import Section, all_of, at_least, free
+from kit.sections import Section, all_of, at_least, path
 
 FORMATS = ("saved_model", "onnx", "litert", "litert_int8")  # of kit.inference.formats
 
@@ -11,8 +11,8 @@ FORMATS = ("saved_model", "onnx", "litert", "litert_int8")  # of kit.inference.f
 class Inference(Section):
     """Which images are classified, and what is written of them."""
 
-    photos: str = free()
-    predictions: str = free()
+    photos: str = path()
+    predictions: str = path()
     top_k: int = at_least(1, "take 5")
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kit.sections import Section, all_of, below, free, limited, one_of
+from kit.sections import Section, all_of, below, free, limited, one_of, path
 
 UNDECAYED = ("norm", "bias")  # what weight decay may leave out
 
@@ -51,4 +51,4 @@ class WeightDecay(Section):
 class Initial(Section):
     """Where the weights come from."""
 
-    initial_weights: str = free()
+    initial_weights: str = path()

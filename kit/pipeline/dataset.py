@@ -26,7 +26,8 @@ class TrainingData:
     of batch_size / workers images; the others are not decoded. Each slice is mixed within itself,
     so that with another number of workers mixup and cutmix give an image another partner.
 
-    Raises ValueError for a batch that cannot be divided or mixed.
+    Raises ValueError for a batch that cannot be divided or mixed, and for an order that a data
+    service cannot give.
     """
 
     data_dir: str
@@ -44,6 +45,7 @@ class TrainingData:
 
     def __post_init__(self):
         self.mixing.check_batch(share_of(self.batch_size, self.workers))
+        self.reading.check_order(self.deterministic)
 
     def batches(self, start_step=0, image_size=None):
         """Give endless batches from `start_step` on, in place of `image_size` with another size.
@@ -71,8 +73,7 @@ class TrainingData:
         )
         if not data_service:
             return batches
-        where = {"data_service": data_service, "data_dir": self.data_dir}
-        return service.distribute(batches, deterministic=self.deterministic, **where)
+        return service.distribute(batches, data_service, data_dir=self.data_dir)
 
     @property
     def fingerprint(self):

@@ -128,6 +128,14 @@ class Reading(Section):
     shuffle_shards: int = at_least(1, "take 8")
     data_service: str = free()
 
+    def check_order(self, deterministic: bool) -> None:
+        """Raise ValueError for an order that is asked for and cannot be had."""
+        if deterministic and self.data_service:
+            raise ValueError(
+                "deterministic: true cannot be had from a data_service, whose workers answer in "
+                'any order; take deterministic: false, or data_service: ""'
+            )
+
 
 @dataclass(frozen=True)
 class Throughput(Section):

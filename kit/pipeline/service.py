@@ -31,24 +31,18 @@ MAX_HASH = 2**62
 START = "start one: python -m kit data-service"
 
 
-def check(*, data_service, deterministic):
-    """Give the addresses of the workers that answer at a tf.data service.
+def check(url):
+    """Give the addresses of the workers that answer at the tf.data service at grpc://host:port.
 
-    Raises ValueError for parameters that exclude each other and for what is no address,
-    ConnectionError when the dispatcher, or every worker of it, does not answer within seconds.
+    Raises ValueError for what is no address, ConnectionError when the dispatcher, or every worker
+    of it, does not answer within seconds.
     """
-    if deterministic:
-        raise ValueError(
-            "deterministic: true cannot be had from a data_service, whose workers answer in any "
-            'order; take deterministic: false, or data_service: ""'
-        )
-    address = _address(data_service)
+    address = _address(url)
     try:
         listed = _ask(address, "DispatcherService/GetWorkers")
     except grpc.RpcError as error:
         raise ConnectionError(
-            f"data_service: no dispatcher answers at {data_service} ({_why(error)}); {START} "
-            "dispatcher"
+            f"data_service: no dispatcher answers at {url} ({_why(error)}); {START} dispatcher"
         ) from None
     # GetWorkersResponse and WorkerInfo, which TensorFlow does not ship for Python, both hold the
     # wanted text in field 1, as BytesList does
@@ -60,23 +54,23 @@ def check(*, data_service, deterministic):
     if not alive:
         found = f"only {', '.join(workers)}, which cannot be reached" if workers else "none"
         raise ConnectionError(
-            f"data_service: of {data_service}'s workers I found {found}; {START} worker "
-            f"--dispatcher {data_service}, with --host where it is on another machine"
+            f"data_service: of {url}'s workers I found {found}; {START} worker "
+            f"--dispatcher {url}, with --host where it is on another machine"
         )
     return alive
 
 
-def distribute(batches, *, data_service, data_dir, deterministic):
+def distribute(batches, url, *, data_dir):
     """Have the batches made by the workers of the tf.data service at grpc://host:port.
 
     Each element of the dataset's source goes to one worker. Checks first that each worker that is
     there reads the same manifest under data_dir: FileNotFoundError or ValueError otherwise; and
     raises what `check` raises.
     """
-    workers = check(data_service=data_service, deterministic=deterministic)
-    _check_shards(data_dir, data_service, workers)
+    workers = check(url)
+    _check_shards(data_dir, url, workers)
     policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
-    return batches.apply(_through(data_service, policy)).prefetch(2)
+    return batches.apply(_through(url, policy)).prefetch(2)
 
 
 def dispatcher(*, port, host, work_dir):
@@ -140,9 +134,9 @@ def _address(url):
     return found[1]
 
 
-def _through(data_service, policy):
+def _through(url, policy):
     """Give the transformation that TensorFlow's `Dataset.apply` takes."""
-    return tf.data.experimental.service.distribute(policy, data_service, compression=None)
+    return tf.data.experimental.service.distribute(policy, url, compression=None)
 
 
 def _ask(address, method):
@@ -183,25 +177,25 @@ def _answers(worker):
     return True
 
 
-def _check_shards(data_dir, data_service, workers):
+def _check_shards(data_dir, url, workers):
     path = storage.folder(data_dir).path(manifest.MANIFEST)
 
     def fingerprint(_=None):
         return tf.strings.to_hash_bucket_fast(tf.io.read_file(path), MAX_HASH)
 
     everywhere = tf.data.experimental.service.ShardingPolicy.OFF
-    each = tf.data.Dataset.range(1).map(fingerprint).apply(_through(data_service, everywhere))
+    each = tf.data.Dataset.range(1).map(fingerprint).apply(_through(url, everywhere))
     try:
         found = set(each.take(len(workers)).as_numpy_iterator())
     except tf.errors.OpError as error:
         said = re.search(r"from worker (\S+):", error.message)
         raise FileNotFoundError(
-            f"data_dir: worker {said[1] if said else ''} of {data_service} cannot read {path}; "
+            f"data_dir: worker {said[1] if said else ''} of {url} cannot read {path}; "
             "every worker must see the shards under the same path"
         ) from None
     if found != {fingerprint().numpy()}:
         raise ValueError(
-            f"data_dir: a worker of {data_service} has other shards at {path} than this machine; "
+            f"data_dir: a worker of {url} has other shards at {path} than this machine; "
             "copy them anew, or mount the same folder"
         )
 

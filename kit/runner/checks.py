@@ -95,7 +95,7 @@ def check_training(p, used, devices: Sequence[str], count: int = 1) -> None:
     if "data_service" in used and p.reading.data_service:
         from kit.pipeline import service  # as above
 
-        service.check(data_service=p.reading.data_service, deterministic=p.run.deterministic)
+        service.check(p.reading.data_service)
     if "photos" in used and p.inference.photos:
         from kit.inference import batch  # as above
 
