@@ -76,6 +76,8 @@ def test_shards_must_be_there_unless_the_first_notebook_makes_them(tmp_path):
     (line,) = checks.problems({Path("02"): train}, "run", tmp_path)
     assert "holds no finished shards: run notebook 01 first" in line
     assert not list(checks.problems({Path("01"): prepare, Path("02"): train}, "run", tmp_path))
+    photos = train | {"photos": str(tmp_path)}  # which are classified in place of the shards'
+    assert not list(checks.problems({Path("04"): photos}, "run", tmp_path))
     (tmp_path / "train-00000-of-00001").touch()
     assert not list(checks.problems({Path("02"): train}, "run", tmp_path))
 

@@ -25,7 +25,9 @@ def problems(tasks: Mapping[Path, dict], run_dir: str, root: Path) -> Iterator[s
     used = {name: value for values in tasks.values() for name, value in values.items()}
     yield from _raised(_check_run_dir, run_dir, root)
     if "demo_views" not in used:
-        yield from _raised(_check_shards, used.get("data_dir"))
+        needing = [values for values in tasks.values() if not values.get("photos")]
+        for data_dir in {values.get("data_dir", "") for values in needing} - {""}:
+            yield from _raised(_check_shards, data_dir)
     elif not used["demo_views"]:
         yield from _raised(_check_images, used["raw_dir"], root)
     for name, (file, remedy) in NEEDED.items():
@@ -67,7 +69,7 @@ def _check_images(raw_dir, root):
 
 
 def _check_shards(data_dir):
-    if data_dir and (folder := storage.folder(data_dir)).local and not folder.names():
+    if (folder := storage.folder(data_dir)).local and not folder.names():
         raise FileNotFoundError(
             f"data_dir: {folder} holds no finished shards: run notebook 01 first, or name the "
             "folder that holds them"
