@@ -224,14 +224,14 @@ def conflicts(parameters: Parameters):
             f"training_sizes: epoch {late[0]} never comes, for there are {schedule.epochs}, "
             "counted from 0; leave it out"
         )
-    if devices.replicas:
-        yield from devices.batch_conflicts(devices.replicas, schedule.batch_size)
-    for check, value in (
+    for check, *values in (
+        (devices.check, devices.replicas or 1, schedule.batch_size),
         (parameters.mixing.check_batch, schedule.batch_size),
         (parameters.reading.check_order, parameters.run.deterministic),
+        (devices.check_xla, parameters.network.synchronized),
     ):
         try:
-            check(value)
+            check(*values)
         except ValueError as error:
             yield str(error)
 
@@ -338,6 +338,8 @@ def _convert(name: str, value, like):
 
     Raises ValueError for any other difference of type, in a list's elements too.
     """
+    if type(value) is bool and type(like) is str:
+        return json.dumps(value)  # YAML reads true and false so
     if isinstance(value, list) and isinstance(like, list):
         return [_scalar(name, element, like[0]) for element in value] if like else value
     return _scalar(name, value, like)

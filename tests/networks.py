@@ -57,5 +57,6 @@ def compile_model(strategy, *, classes=10, width=64, **values):
             metrics=metrics(),
             clip_grad_norm=p.optimizer.clip_grad_norm,
             ema_decay=p.optimizer.ema_decay,
+            xla=p.devices.xla == "true",
         )
     return model

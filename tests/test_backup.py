@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import types
 
 import keras
 import numpy as np
@@ -171,10 +172,12 @@ def test_a_gradient_that_is_not_finite_stops_before_its_step_is_saved(tmp_path):
     """The loss of that step is finite still, as it is of the weights before."""
     settings = {"run_dir": tmp_path, "parameters": {}, "steps_per_epoch": 8, "names": None}
     ours = backup.Backup(None, None, sections().saving, **settings)
+    found = {"step": 9, "loss": 1.0, "gradient_norm": float("inf")}
+    ours.set_model(types.SimpleNamespace(nonfinite=found))
     with pytest.raises(
-        RuntimeError, match="the gradient_norm became inf in epoch 1, at its step 1"
+        RuntimeError, match="the gradient_norm became inf in epoch 2, at its step 2"
     ):
-        ours.on_train_batch_end(0, {"loss": 1.0, "gradient_norm": float("inf")})
+        ours.check_finite()
 
 
 def test_a_trained_model_is_refused_for_a_new_run(data_dir, tmp_path):

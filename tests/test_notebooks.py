@@ -94,7 +94,7 @@ def test_each_parameter_is_one_annotated_line_with_a_comment(path):
 def test_the_parameters_are_loaded_before_they_are_used(path):
     cells = code_cells(path)
     (place,) = (number for number, cell in enumerate(cells) if is_parameters(cell))
-    before = "\n".join(source(cell) for cell in cells[place + 1 : place + 3])
+    before = "\n".join(source(cell) for cell in cells[place + 1 : place + 4])
     loading = r"p = params\.load_notebook\(globals\(\)\)\n(.*\n)?p\.table\(\)$"
     assert re.search(loading, before, re.MULTILINE)
 

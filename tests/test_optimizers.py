@@ -43,13 +43,17 @@ def test_lamb_is_that_of_the_paper_and_of_timm():
     weights = [rng.normal(size=shape) for shape in ((3, 4), (4,), (2, 2))]
     weights[2][:] = 0  # has no length yet, so that no ratio can be taken
     variables = [keras.Variable(w, dtype="float32") for w in weights]
-    optimizer = Lamb(0.1, epsilon=1e-6, weight_decay=DECAY)
+    optimizer = Lamb(0.1, weight_decay=DECAY)
     optimizer.exclude_from_weight_decay(var_list=[variables[1]])
+    optimizer.build(variables)
     state = {}
     for step in range(1, 8):
         optimizer.learning_rate = rate = 0.1 / step
         given = [rng.normal(size=w.shape) for w in weights]
-        optimizer.apply([tf.constant(g, tf.float32) for g in given], variables)
+        gradients = [tf.constant(g, tf.float32) for g in given]
+        for variable, value in optimizer.changes(lambda v: v.value, gradients, variables):
+            variable.assign(value)
+        optimizer.iterations.assign_add(1)
         weights = lamb(weights, given, state, rate=rate, step=step, decayed=[True, False, True])
         for variable, expected in zip(variables, weights, strict=True):
             np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4, atol=1e-6)

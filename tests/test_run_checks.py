@@ -21,7 +21,6 @@ def training(**overrides):
     "wrong, line",
     [
         ({"batch_size": 256}, "batch_size: 256 does not divide among 6 replicas"),
-        ({"batch_size": 60, "precision": "mixed_float16"}, "precision: mixed_float16 on several"),
         ({"batch_size": 12, "repeated_augmentation": 3}, "repeated_augmentation: 3 does not div"),
     ],
 )

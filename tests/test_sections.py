@@ -69,7 +69,7 @@ WRONG = [  # parameter, value, what the line says after the name
     ("weight_decay", -1e-4, "-0.0001 is not from 0 to below 1; take 1.0e-4"),
     ("weight_decay_skips", ["gamma"], '"gamma" is not one of norm, bias'),
     ("replicas", -1, "-1 is below 0; 0 takes every GPU, or one CPU"),
-    ("precision", "bf16", '"bf16" is not one of float32, mixed_bfloat16, mixed_float16'),
+    ("precision", "bf16", '"bf16" is not one of float32, mixed_bfloat16'),
     ("loss", "mse", '"mse" is not one of cross_entropy, binary_cross_entropy'),
     ("label_smoothing", 1.0, "1.0 is not from 0 to below 1; take 0.1"),
     ("label_smoothing", -0.1, "-0.1 is not from 0 to below 1; take 0.1"),
@@ -178,8 +178,8 @@ CONFLICTS = [  # values of one section, or of several, and the line
     ({"batch_size": 1, "mixup": 0.2}, "batch_size: 1 holds one image"),
     ({"batch_size": 33, "replicas": 2}, "batch_size: 33 does not divide among 2 replicas; take 32"),
     (
-        {"precision": "mixed_float16", "replicas": 2},
-        "precision: mixed_float16 on several replicas checks only the first for overflow",
+        {"xla": "true", "batch_norm": "synchronized"},
+        "xla: true cannot compile batch_norm: synchronized",
     ),
     (
         {"data_service": "grpc://localhost:5050", "deterministic": True},
@@ -235,7 +235,7 @@ def test_values_that_do_not_go_together_are_refused_in_one_line(values, line):
         {"expected_top1": [[1, 0, 1]]},
         {"loss": "binary_cross_entropy", "target_threshold": 0.2},
         {"loss": "binary_cross_entropy", "label_smoothing": 0.1},
-        {"precision": "mixed_float16", "replicas": 1},
+        {"xla": "true", "batch_norm": "per_replica"},
         {"batch_size": 7, "replicas": 7},
         {"batch_size": 4, "repeated_augmentation": 4},
         {"batch_size": 2, "mixup": 0.2, "cutmix": 1.0},
@@ -261,19 +261,12 @@ def test_a_limit_that_a_value_breaks_hides_no_other_of_its_section():
 )
 def test_a_batch_must_divide_among_the_replicas_that_are_found(batch_size, replicas, remedy):
     with pytest.raises(ValueError, match=f"batch_size: {batch_size} .*; {remedy}$"):
-        Devices(replicas=0, precision="float32").check(replicas, batch_size)
+        Devices(replicas=0, precision="float32", xla="auto").check(replicas, batch_size)
 
 
 @pytest.mark.parametrize(("batch_size", "replicas"), [(32, 1), (32, 2), (256, 8), (7, 7)])
 def test_a_batch_that_divides_passes(batch_size, replicas):
-    Devices(replicas=0, precision="float32").check(replicas, batch_size)
-
-
-def test_float16_is_refused_on_the_several_replicas_that_are_found():
-    devices = Devices(replicas=0, precision="mixed_float16")
-    devices.check(1, 32)
-    with pytest.raises(ValueError, match="mixed_float16 on several replicas"):
-        devices.check(2, 32)
+    Devices(replicas=0, precision="float32", xla="auto").check(replicas, batch_size)
 
 
 def test_each_host_needs_two_images_to_mix(tmp_path):

@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 CLASSES = "classes.tsv"
 SHARD_NAME = re.compile(r"(train|validation)-\d{5}-of-\d{5}")
 CHANGES = ("reencoded", "quarantined")  # lists of images, each with its reason
-REMEDY = "run notebook 01 (python -m kit run --only 01)"
+REMEDY = "run notebook 01 (python -m kit run --recipe NAME --only 01)"
 
 
 class ClassName(NamedTuple):

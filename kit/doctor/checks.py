@@ -1,6 +1,6 @@
 """Can this machine train, and is it safe to? A line a check, with the remedy where one is needed.
 
-TensorFlow is asked in a process of its own, which a broken driver may hang or crash.
+TensorFlow is asked in its own process, because a broken driver may hang or crash it.
 """
 
 import importlib.metadata

@@ -1,8 +1,8 @@
 """The card of a trained model, from what its run left: run_dir/model_card.md.
 
 model_card.md.jinja is its text, whose sections are those of the recipe's own page
-(recipe_resnet50_imagenet.md), in its order. Every sentence holds a number or a name that a file of
-the run states; what no file states is said to be missing.
+(recipe_resnet50_imagenet.md), in its order. Its numbers and names are read from files of the run;
+measurements that were not made are named.
 """
 
 import csv

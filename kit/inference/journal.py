@@ -1,4 +1,4 @@
-"""The answers of an unfinished run, as JSON lines behind one that states what the run is.
+"""The answers of an unfinished run, as JSON lines; the first line identifies the run.
 
 A killed run may leave a part of a line at the end: it counts as not written.
 """

@@ -1,4 +1,4 @@
-"""Reads model.json, which states what a user of a trained model must know, and its like."""
+"""Read model.json and the metadata of exports: classes, sizes, hashes."""
 
 import json
 from pathlib import Path

@@ -120,7 +120,7 @@ def batch_normalization(x, *, network, decay, gamma="ones", name):
         gamma_initializer=gamma,
         gamma_regularizer=decay,
         beta_regularizer=decay,
-        synchronized=network.batch_norm == "synchronized",
+        synchronized=network.synchronized,
         name=name,
     )(x)
 

@@ -31,6 +31,11 @@ class Network(Section):
     blur_pool: bool = free()
     drop_path: float = below(1, "take 0.05")
 
+    @property
+    def synchronized(self) -> bool:
+        """Whether batch norm normalises over the images of all replicas."""
+        return self.batch_norm == "synchronized"
+
     def conflicts(self):
         if self.resnet_version == "2" and self.zero_gamma:
             yield (

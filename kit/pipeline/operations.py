@@ -1,11 +1,11 @@
-"""Pillow's operations on photographs, which timm and torchvision augment with, as tensors.
+"""Pillow's operations on images, which timm and torchvision augment with, as tensors.
 
-Each takes and gives pixels [height, width, 3], float32 that holds whole numbers from 0 to 255, and
-gives what Pillow gives, bit for bit; the geometric ones to one level, and but for a seam of half a
-pixel along the photograph's edge, where Pillow takes the photograph or what lies outside and this
-blends the two. What lies outside becomes `fill`, [3]. The strength of an operation is a scalar
-tensor or a number. A scalar times a plane is quick in TensorFlow on a CPU, a vector of three times
-a plane is not, nor are uint8 or tf.where: hence some detours.
+Each takes and gives pixels [height, width, 3], float32 that holds whole numbers from 0 to 255. It
+gives what Pillow gives, bit for bit. The geometric ones agree to one level, except within half a
+pixel of the image's edge, where Pillow picks image or fill and this blends them. What lies outside
+becomes `fill`, [3]. The strength of an operation is a scalar tensor or a number. A scalar times a
+plane is quick in TensorFlow on a CPU, a vector of three times a plane is not, nor are uint8 or
+tf.where: hence some detours.
 """
 
 import math

@@ -1,13 +1,13 @@
 """Decode on other machines: TensorFlow's own tf.data service, a dispatcher and workers.
 
-The dispatcher deals the numbers of the training groups (order.py), each to one worker, once; they
-run through the passes without end. That choice, DYNAMIC sharding of an endless source, is what
-makes a lost worker harmless: of a source that ends, the trainer waits for the lost worker's part
-for ever. Each trainer has a job of its own, without a name: a resumed one of the same name would
-be dealt what the old one's workers had left, and several hosts need none in common, since each
-decodes its own slice of every group.
+The dispatcher deals the numbers of the training groups (order.py), each to one worker, once. The
+numbers run through the passes without end. DYNAMIC sharding of an endless source makes a lost
+worker harmless: with a source that ends, the trainer would wait for the lost worker's part for
+ever. Each trainer has a job of its own, without a name. With a shared name, a resumed trainer would
+be dealt what the old trainer's workers had left. Several hosts need no common job, because each
+host decodes its own slice of every group.
 
-Batches travel uncompressed: snappy takes 15 % off decoded photographs of 224 px, and doubles the
+Batches travel uncompressed: snappy takes 15 % off decoded images of 224 px, and doubles the
 trainer's share of the work, from 0.1 to 0.2 ms of a core per image (decoding here: 0.7).
 """
 

@@ -1,4 +1,4 @@
-"""Reads tars in place: members are listed by offset, and nothing is ever extracted."""
+"""Reads tars in place: members are listed by offset, and none is extracted to disk."""
 
 import gzip
 import os

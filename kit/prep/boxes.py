@@ -1,7 +1,8 @@
 """Reads bounding boxes from XML and from Kaggle's CSV, by the rules of the Inception converter.
 
-An image's boxes are kept as packed doubles, 16 bytes and 32 more for each: height and width of the
-picture that they were drawn on (0, 0: the image itself), then ymin, xmin, ymax, xmax in its pixels.
+An image's boxes are packed as two doubles (height, width), then four for each box (ymin, xmin,
+ymax, xmax). Height and width are those of the image that the boxes were drawn on, in whose pixels
+they are; 0, 0 means the image itself.
 """
 
 import re

@@ -12,7 +12,9 @@ import tensorflow as tf
 from kit.files import replacing, write_json
 from kit.training import run_state
 from kit.training.checkpoint import SAVE_ERRORS, reason
-from kit.training.strategy import several_hosts, sum_over_hosts
+from kit.training.strategy import on_any_host, several_hosts, sum_over_hosts
+
+CHECK_SECONDS = 5  # between looks at the device, each of which waits for it
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class Backup(keras.callbacks.Callback):
         self.step, self.history = 0, []
         self.metrics = None  # running sums of an interrupted epoch's metrics, until it is resumed
         self.logs = None  # an epoch's training logs, while it is validated
-        self.saved = time.monotonic()
+        self.saved = self.checked = time.monotonic()
 
     def resume(self):
         """Restore the newest checkpoint and return the step to continue from: 0 in a new run."""
@@ -57,15 +59,16 @@ class Backup(keras.callbacks.Callback):
         self.metrics = None
 
     def on_train_batch_end(self, batch, logs=None):
-        self.check_finite(logs)
         self.step += 1
         if self.step % self.steps_per_epoch:
-            due = self.seconds and time.monotonic() - self.saved >= self.seconds
+            now = time.monotonic()
             if self.exchange_due(batch):
-                self.save_if(due, in_epoch=True)
+                if now - self.checked >= CHECK_SECONDS:
+                    self.check_finite()
+                self.save_if(self.seconds and now - self.saved >= self.seconds, in_epoch=True)
         else:  # the epoch is saved after its validation, for which Keras resets the metrics
-            results = self.model.get_metrics_result()
-            self.logs = {name: float(value) for name, value in results.items()}
+            self.check_finite()
+            self.logs = self.model.latest_metrics()
 
     def on_test_begin(self, logs=None):
         self.logs |= logs  # what Measurements has added
@@ -86,9 +89,10 @@ class Backup(keras.callbacks.Callback):
         in_epoch: between an epoch's steps, so that the running metrics are saved too. logs: the
         epoch's training logs, during its validation.
         """
-        flags = tf.constant([float(due), float(bool(self.interruption.signal))])
-        due, asked = sum_over_hosts(self.model.distribute_strategy, flags).numpy()
+        flags = bool(due), bool(self.interruption.signal)
+        due, asked = on_any_host(self.model.distribute_strategy, flags)
         if due or asked:
+            self.check_finite()
             self.saved = time.monotonic()
             progress = {"step": self.step, "history": self.history, "logs": logs}
             progress["metrics"] = running_metrics(self.model) if in_epoch else None
@@ -123,21 +127,22 @@ class Backup(keras.callbacks.Callback):
         self.try_to(self.checkpoints.wait)
         self.checkpoints.thread.shutdown()
 
-    def check_finite(self, logs):
-        """Raise RuntimeError for a loss or gradient that is not finite, and report its images."""
-        for name in ("loss", "gradient_norm"):
-            if math.isfinite(logs.get(name, 0)):
-                continue
-            epoch, step = divmod(self.step, self.steps_per_epoch)
-            names = self.names(self.step) if self.names else []
-            report = {"step": self.step, name: str(logs[name]), "images": names}
-            path = self.run_dir / "nonfinite.json"
-            write_json(path, report)
-            raise RuntimeError(
-                f"the {name} became {logs[name]} in epoch {epoch + 1}, at its step {step + 1}; its "
-                f"images are named in {path}, and nothing of it is saved: lower learning_rate, in "
-                "another run_dir"
-            )
+    def check_finite(self):
+        """Raise RuntimeError if a step's loss or gradient was not finite, and report its images."""
+        self.checked = time.monotonic()
+        if (found := self.model.nonfinite) is None:
+            return
+        name = "gradient_norm" if math.isfinite(found["loss"]) else "loss"
+        epoch, step = divmod(found["step"], self.steps_per_epoch)
+        names = self.names(found["step"]) if self.names else []
+        report = {"step": found["step"], name: str(found[name]), "images": names}
+        path = self.run_dir / "nonfinite.json"
+        write_json(path, report)
+        raise RuntimeError(
+            f"the {name} became {found[name]} in epoch {epoch + 1}, at its step {step + 1}; its "
+            f"images are named in {path}, and nothing of it is saved: lower learning_rate, in "
+            "another run_dir"
+        )
 
     def write_history(self):
         with replacing(self.run_dir / "history.csv") as path, path.open("w", newline="") as file:

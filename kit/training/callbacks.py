@@ -7,6 +7,9 @@ import keras
 import tensorflow as tf
 from IPython import get_ipython
 
+from kit.training.strategy import several_hosts
+
+REDRAW_SECONDS = 2  # between two live lines: each waits for the device
 INPUT_BOUND = 0.1  # share of the step time spent waiting, from which a faster input would pay
 
 
@@ -52,11 +55,11 @@ class Progress(keras.callbacks.Callback):
         now, step = time.monotonic(), self.first_step + batch + 1
         if self.pace_from is None:
             self.pace_from = now, step
-        if self.live and now - self.last_redraw > 1:
+        if self.live and now - self.last_redraw > REDRAW_SECONDS:
             self.last_redraw = now
-            self.redraw(
-                self.line(self.last_logs | logs, step, self.pace or self.measure_pace(now, step))
-            )
+            alone = not several_hosts(self.model.distribute_strategy)  # else all would have to read
+            logs = self.last_logs | (self.model.latest_metrics() if alone else {})
+            self.redraw(self.line(logs, step, self.pace or self.measure_pace(now, step)))
 
     def measure_pace(self, now, step):
         since, first = self.pace_from or (now, step)
@@ -181,6 +184,7 @@ class Measurements(keras.callbacks.Callback):
         self.start_clock()
 
     def start_clock(self):
+        self.model.wait()
         self.steps = 0
         self.start = self.end = time.perf_counter()
         self.waited = self.model.seconds_waiting
@@ -190,7 +194,9 @@ class Measurements(keras.callbacks.Callback):
             self.start_clock()
             return
         self.steps += 1
-        self.end = time.perf_counter()  # the device is done: Keras has read the logs from it
+        if batch + 1 == self.params["steps"]:
+            self.model.wait()
+            self.end = time.perf_counter()
 
     def on_test_begin(self, logs=None):
         if self.steps:

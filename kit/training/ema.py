@@ -22,11 +22,16 @@ class WeightAverage:
         self.average = [keras.Variable(w.numpy(), trainable=False) for w in self.weights]
         self.swapped = False  # whether the model holds the average, and `average` the weights
 
-    def update(self, step):
-        """Add the weights after the step with this number, from 1; call it on each replica."""
-        fraction = tf.where(step == 1, 1.0, 1 - self.decay)
+    def update(self, own, steps, finite):
+        """Add a replica's weights after so many steps, if the step was `finite`.
+
+        `own` returns the replica's copy of a variable.
+        """
+        fraction = tf.where(steps == 1, 1.0, 1 - self.decay)
         for weight, average in zip(self.weights, self.average, strict=True):
-            average.value.assign_add((weight - average) * fraction)
+            weight, average = own(weight), own(average)
+            change = (weight - average) * fraction
+            average.assign_add(tf.where(finite, change, tf.zeros_like(change)))
 
     def restart(self):
         """Set the average to the weights that the model holds."""

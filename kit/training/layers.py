@@ -1,8 +1,9 @@
-"""Fused batch norm, and dropout of a whole batch, in place of what two of Keras' layers compute.
+"""Fused batch norm, and dropout for the global batch, in place of what Keras' layers compute.
 
 Keras 3 computes batch norm from means, squares and products, each a pass over the activations, and
 in float32 even under bfloat16; TensorFlow's fused operation gives the same numbers. Keras' Dropout
-draws the same numbers on each replica. Saved models are not affected.
+would drop the same on each replica; here the numbers are drawn for the global batch. Saved models
+are not affected.
 """
 
 import types
@@ -62,6 +63,7 @@ def drop_path_call(layer, inputs, training=False):
     batch = tf.random.stateless_uniform(
         [images * replica.num_replicas_in_sync, *layer.noise_shape[1:]],
         seed=layer.seed_generator.next(),
+        alg="philox",  # with XLA as without
     )
     first = images * replica.replica_id_in_sync_group
     kept = batch[first : first + images] >= layer.rate

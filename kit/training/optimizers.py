@@ -11,8 +11,8 @@ def make_optimizer(model, optimizer, decay, learning_rate):
     the papers. LAMB decays all weights by `weight_decay`, except for `weight_decay_skips`.
     """
     if optimizer.optimizer == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=optimizer.momentum)
-    lamb = Lamb(learning_rate, epsilon=1e-6, weight_decay=decay.weight_decay)  # timm's epsilon
+        return Sgd(learning_rate, momentum=optimizer.momentum)
+    lamb = Lamb(learning_rate, weight_decay=decay.weight_decay)
     lamb.exclude_from_weight_decay(var_list=undecayed(model, decay.weight_decay_skips))
     return lamb
 
@@ -28,6 +28,28 @@ def undecayed(model, weight_decay_skips):
     return [w for w in model.trainable_weights if kinds.get(w.name) in weight_decay_skips]
 
 
+class Sgd(keras.optimizers.SGD):
+    """Keras' SGD, whose step is given as new values, for a function that XLA compiles."""
+
+    def __init__(self, learning_rate, *, momentum):
+        super().__init__(learning_rate, momentum=momentum)
+
+    def changes(self, own, gradients, variables):
+        """List (variable, new value) of a replica for its gradients, the sums over all replicas.
+
+        `own` gives the replica's copy of a variable. As in Keras, the velocity includes the rate.
+        """
+        rate, changes = own(self._learning_rate), []
+        for number, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
+            velocity = -gradient * rate
+            if self.momentum:
+                before = own(self.momentums[number])
+                velocity = before * self.momentum + velocity
+                changes.append((before, velocity))
+            changes.append((own(variable), own(variable) + velocity))
+        return changes
+
+
 class Lamb(keras.optimizers.Lamb):
     """LAMB (You et al. 2020, Large Batch Optimization for Deep Learning, algorithm 2), as in timm.
 
@@ -35,22 +57,24 @@ class Lamb(keras.optimizers.Lamb):
     decayed takes Adam's step unscaled. Keras' own decays apart from the direction, and scales all.
     """
 
-    def _apply_weight_decay(self, variables):
-        pass  # update_step does
+    def __init__(self, learning_rate, *, weight_decay):
+        super().__init__(learning_rate, epsilon=1e-6, weight_decay=weight_decay)  # timm's epsilon
 
-    def update_step(self, gradient, variable, learning_rate):
-        index, step = (
-            self._get_variable_index(variable),
-            tf.cast(self.iterations + 1, variable.dtype),
-        )
-        mean, square = self._momentums[index], self._velocities[index]
-        mean.assign_add((gradient - mean) * (1 - self.beta_1))
-        square.assign_add((tf.square(gradient) - square) * (1 - self.beta_2))
-        direction = mean / (1 - self.beta_1**step)
-        direction /= tf.sqrt(square / (1 - self.beta_2**step)) + self.epsilon
-        if self.weight_decay and self._use_weight_decay(variable):
-            direction += self.weight_decay * variable
-            lengths = tf.norm(variable), tf.norm(direction)
-            ratio = tf.math.divide_no_nan(*lengths)
-            direction *= tf.where(ratio > 0, ratio, 1.0)
-        variable.assign_sub(learning_rate * direction)
+    def changes(self, own, gradients, variables):
+        """List (variable, new value) as Sgd.changes does."""
+        rate, step = own(self._learning_rate), tf.cast(own(self.iterations) + 1, tf.float32)
+        changes = []
+        for number, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
+            weight = own(variable)
+            mean, square = own(self._momentums[number]), own(self._velocities[number])
+            new_mean = mean + (gradient - mean) * (1 - self.beta_1)
+            new_square = square + (tf.square(gradient) - square) * (1 - self.beta_2)
+            direction = new_mean / (1 - self.beta_1**step)
+            direction /= tf.sqrt(new_square / (1 - self.beta_2**step)) + self.epsilon
+            if self.weight_decay and self._use_weight_decay(variable):
+                direction += self.weight_decay * weight
+                ratio = tf.math.divide_no_nan(tf.norm(weight), tf.norm(direction))
+                direction *= tf.where(ratio > 0, ratio, 1.0)
+            changes += [(mean, new_mean), (square, new_square)]
+            changes.append((weight, weight - rate * direction))
+        return changes

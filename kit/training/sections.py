@@ -12,37 +12,25 @@ class Devices(Section):
     """Which devices train, and in which precision."""
 
     replicas: int = at_least(0, "0 takes every GPU, or one CPU")
-    precision: str = one_of("float32", "mixed_bfloat16", "mixed_float16")
-
-    def conflicts(self):
-        if self.replicas:
-            yield from self.precision_conflicts(self.replicas)
+    precision: str = one_of("float32", "mixed_bfloat16")
+    xla: str = one_of("auto", "true", "false")
 
     def check(self, replicas: int, batch_size: int) -> None:
-        """Raise ValueError unless a batch divides among the replicas, and Keras can train them."""
-        problems = [
-            *self.precision_conflicts(replicas),
-            *self.batch_conflicts(replicas, batch_size),
-        ]
-        if problems:
-            raise ValueError("\n".join(problems))
-
-    def batch_conflicts(self, replicas: int, batch_size: int):
-        """Yield a line for a batch that does not divide among the replicas."""
+        """Raise ValueError unless a batch divides among the replicas."""
         if batch_size % replicas:
             down = batch_size // replicas * replicas
             nearest = f"{down} or {down + replicas}" if down else replicas
-            yield (
+            raise ValueError(
                 f"batch_size: {batch_size} does not divide among {replicas} replicas; "
                 f"take {nearest}"
             )
 
-    def precision_conflicts(self, replicas: int):
-        """Yield a line for a precision that Keras gets wrong on so many replicas."""
-        if self.precision == "mixed_float16" and replicas > 1:
-            yield (
-                "precision: mixed_float16 on several replicas checks only the first for overflow "
-                "(keras#18666); take mixed_bfloat16 or float32"
+    def check_xla(self, synchronized: bool) -> None:
+        """Raise ValueError for what XLA cannot compile."""
+        if self.xla == "true" and synchronized:
+            raise ValueError(
+                "xla: true cannot compile batch_norm: synchronized, which asks the other replicas "
+                "within the forward pass; take xla: auto, or batch_norm: per_replica"
             )
 
 

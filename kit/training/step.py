@@ -1,4 +1,7 @@
-"""The training step: Keras' own, with what it leaves out or gets wrong on several replicas.
+"""The training step: forward and backward, the sum over the replicas, the update.
+
+XLA cannot compile Keras' own step under a strategy, because of the sum over the replicas within.
+Here it compiles the parts before and after that sum. No value is read from the device in a step.
 
 tests/test_contract.py tests each part of Keras that this file relies on or works around.
 """
@@ -12,15 +15,7 @@ import tensorflow as tf
 
 from kit.training.ema import WeightAverage
 from kit.training.layers import draw_drop_path_once, fuse_batch_norms
-
-WRONG_ON_REPLICAS = {  # argument of Keras' optimizers or of compile: what is wrong with it
-    "clipnorm": "clips each replica's gradient before their sum",
-    "global_clipnorm": "clips each replica's gradient before their sum",
-    "clipvalue": "clips each replica's gradient before their sum",
-    "gradient_accumulation_steps": "fails in the first step",
-    "ema_overwrite_frequency": "fails in the first step; take ema_decay",
-    "jit_compile": "fails or hangs (keras#19005, keras#20763)",
-}
+from kit.training.nonfinite import Nonfinite
 
 
 def training_model(network):
@@ -33,15 +28,18 @@ def training_model(network):
 class TrainingModel(keras.Model):
     """An image classifier whose replicas stay identical.
 
-    Keras lets the moving statistics of batch norm drift apart between replicas. Here those of
-    layers that are not `synchronized` are averaged over the replicas in each step. They are linear
-    in the batches' statistics, and training does not read them, so averaging them once at the end
-    would give the same.
+    Keras lets the moving statistics of batch norm drift apart between replicas. Here they are
+    averaged over the replicas in each step. They are linear in the batches' statistics, and
+    training does not read them, so averaging them once at the end would give the same.
 
-    The training logs also hold `gradient_norm`: the L2 norm of the loss's gradient over the global
-    batch, averaged over the epoch's steps so far, so that NaN and infinity stay in it. Training and
-    evaluation logs hold `l2_loss`, the weight decay's part of the loss. `seconds_waiting` is the
-    time that all calls of `fit` have waited for batches; `batch` is the last (images, labels).
+    A step whose loss or gradient is not finite changes nothing, nor do the steps after it:
+    `nonfinite` tells which it was.
+
+    `fit` passes no logs to `on_train_batch_end`, because that would wait for the device:
+    `latest_metrics` reads them. An epoch's logs also hold `gradient_norm`, the L2 norm of the
+    loss's gradient over the global batch, averaged over the steps; they and an evaluation's hold
+    `l2_loss`, the weight decay's part of the loss. `seconds_waiting` is the time that all calls of
+    `fit` have waited for batches; `batch` is the last (images, labels).
     """
 
     def __init__(self, *args, **kwargs):
@@ -49,85 +47,150 @@ class TrainingModel(keras.Model):
         self.gradient_norm = keras.metrics.Mean(name="gradient_norm")
         self.l2_loss = keras.metrics.Mean(name="l2_loss")
         self.average = None
-        self.seconds_waiting = 0.0
         self.evaluating = False
 
-    def compile(self, optimizer, *, clip_grad_norm=0.0, ema_decay=0.0, **settings):
+    def compile(
+        self, optimizer, *, metrics=None, clip_grad_norm=0.0, ema_decay=0.0, xla=False, **settings
+    ):
         """Compile as Keras does, and make all variables; call it in the strategy's scope.
 
-        clip_grad_norm: clip the gradient of the global batch, L2 loss included, to this global
-        norm; 0: don't. ema_decay: of the WeightAverage that is evaluated; 0: the weights are.
+        optimizer: one of kit.training.optimizers. clip_grad_norm: clip the gradient of the global
+        batch, L2 loss included, to this global norm; 0: don't. ema_decay: of the WeightAverage that
+        is evaluated; 0: the weights are. xla: compile each replica's part of a step.
 
-        Raises ValueError for a setting that Keras gets wrong on several replicas.
+        Raises ValueError for an optimizer or a setting of Keras that this step leaves out.
         """
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        check_compile(replicas=replicas, **{**vars(optimizer), **settings})
-        super().compile(optimizer, **settings)
-        self._measure_gradients_of(optimizer, clip_grad_norm)
+        if not hasattr(optimizer, "changes"):
+            raise ValueError(
+                f"optimizer: {type(optimizer).__name__} cannot train here; take one of "
+                "kit.training.optimizers"
+            )
+        if settings.get("steps_per_execution", 1) != 1:
+            raise ValueError(
+                f"steps_per_execution: {settings['steps_per_execution']} fails on several replicas "
+                "(keras#19246) and may overshoot the epoch on one; leave it at 1"
+            )
+        if xla and any(getattr(layer, "synchronized", False) for layer in self.layers):
+            raise ValueError(
+                "xla: true cannot compile batch_norm: synchronized, which asks the other replicas "
+                "within the forward pass; take xla: auto, or batch_norm: per_replica"
+            )
+        # weighted, so that the padding of an evaluation counts nothing
+        super().compile(optimizer, weighted_metrics=metrics, jit_compile=False, **settings)
         self.average = WeightAverage(self, ema_decay) if ema_decay else None
         self._symbolic_build(data_batch=(self.inputs[0], keras.KerasTensor((None,), "int64")))
+        self.clip_grad_norm, self.xla, self.parts = clip_grad_norm, xla, {}
+        self.first_nonfinite = Nonfinite(self.distribute_strategy)
+        with tf.device("CPU:0"):
+            self.waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # compile has built everything. Keras would take a batch from the data and drop it, and on
         # several hosts fail to average its outputs (keras#20585).
         pass
 
-    def _measure_gradients_of(self, optimizer, clip_grad_norm):
-        # Within the optimizer's own sum over the replicas: another one would send all gradients
-        # again, and the norm of one replica's gradient is not that of the batch.
-        all_reduce = optimizer._all_reduce_sum_gradients
-
-        def measured(gradients_and_variables):
-            gradients, variables = zip(*all_reduce(gradients_and_variables), strict=True)
-            norm = tf.linalg.global_norm(gradients)
-            self.gradient_norm.update_state(norm)
-            if clip_grad_norm:
-                gradients, _ = tf.clip_by_global_norm(gradients, clip_grad_norm, use_norm=norm)
-            return list(zip(gradients, variables, strict=True))
-
-        optimizer._all_reduce_sum_gradients = measured
-
-    def _measure_l2_loss(self):
-        self.l2_loss.update_state(tf.add_n(self.losses or [tf.zeros([])]))
-
     def train_step(self, data):
-        self._measure_l2_loss()
-        logs = super().train_step(data)
-        self._average_moving_statistics()
-        if self.average:
-            self.average.update(self.optimizer.iterations)
-        return self._for_all_hosts(logs)
+        images, labels = data
+        gradients, statistics, loss = self._part("gradients")(images, labels)
+        gradients, statistics, loss = self._over_replicas(gradients, statistics, loss)
+        self._part("update")(gradients, statistics, loss)
+        return {}
 
     def test_step(self, data):
-        def step():
-            self._measure_l2_loss()
-            return super(TrainingModel, self).test_step(data)
+        count = self._part("count")
+        if data[1].shape[0] is None:  # not padded: the last batch may leave a replica
+            # without images, on which oneDNN's convolutions fail
+            tf.cond(tf.size(data[1]) > 0, lambda: count(*data), lambda: None)
+        else:
+            count(*data)
+        with tf.device("CPU:0"):  # Keras wants some log, and will read it
+            return {"step": tf.zeros([1])}
 
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            return step()
-        # the last batch may leave a replica without images, on which oneDNN's convolutions fail
-        logs = tf.cond(tf.size(data[1]) > 0, step, self.get_metrics_result)
-        return self._for_all_hosts(logs)
+    def _part(self, name):
+        """Return the method of that name, bound to this replica's variables; XLA may compile it."""
+        context = tf.distribute.get_replica_context()
+        place = int(tf.get_static_value(context.replica_id_in_sync_group))
+        if (name, place) not in self.parts:
+            part = partial(getattr(self, f"_{name}"), self._own(place))
+            if self.xla:  # else not: synchronized batch norm may not stand in a nested function
+                part = tf.function(part, jit_compile=True, autograph=False)
+            self.parts[name, place] = part
+        return self.parts[name, place]
 
-    def _average_moving_statistics(self):
-        variables = moving_statistics(self)
+    def _own(self, place):
+        """Give the function from a mirrored variable to this replica's copy of it."""
+        results = self.distribute_strategy.experimental_local_results
+
+        def own(variable):
+            copies = results(variable.value if isinstance(variable, keras.Variable) else variable)
+            return copies[place % len(copies)]
+
+        return own
+
+    def _gradients(self, own, images, labels):
+        """Give this replica's gradients, its new moving statistics as one vector, and its loss.
+
+        The statistics move in `_update`, like all else.
+        """
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        moving = [own(variable) for variable in moving_statistics(self)]
+        before = [tf.identity(variable) for variable in moving]
+        with tf.GradientTape() as tape:
+            logits = self(images, training=True)
+            loss = self.compute_loss(images, labels, logits, training=True)  # over the replicas
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self._loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(images)[0])
+        self.l2_loss.update_state(tf.add_n(self.losses or [tf.zeros([])]))
+        self.compute_metrics(images, labels, logits)
+        statistics = tf.concat([tf.identity(variable) for variable in moving] or [[]], axis=0)
+        with tf.control_dependencies([statistics]):
+            for variable, value in zip(moving, before, strict=True):
+                variable.assign(value)
+        return gradients, statistics, loss
+
+    def _over_replicas(self, gradients, statistics, loss):
+        """Sum gradients and loss over the replicas, and average the moving statistics."""
         replica = tf.distribute.get_replica_context()
-        if replica.num_replicas_in_sync == 1 or not variables:
-            return
-        joined = tf.concat([variable.value for variable in variables], axis=0)  # one message
-        averaged = replica.all_reduce(tf.distribute.ReduceOp.MEAN, joined)
-        sizes = [variable.shape[0] for variable in variables]
-        for variable, value in zip(variables, tf.split(averaged, sizes), strict=True):
-            variable.assign(value)
+        if replica.num_replicas_in_sync == 1:
+            return gradients, statistics, loss
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        joined = tf.concat([statistics / replica.num_replicas_in_sync, [loss]], axis=0)
+        joined = replica.all_reduce(tf.distribute.ReduceOp.SUM, joined)
+        return gradients, joined[:-1], joined[-1]
 
-    def _for_all_hosts(self, logs):
-        # Keras averages logs over their first axis on several hosts: scalars fail (keras#20585)
-        if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return logs
-        return {name: tf.reshape(value, [1]) for name, value in logs.items()}
+    def _update(self, own, gradients, statistics, loss):
+        """Move this replica's weights, statistics and average, unless something is not finite."""
+        norm = tf.linalg.global_norm(gradients)
+        self.gradient_norm.update_state(norm)
+        steps = own(self.optimizer.iterations)
+        finite = self.first_nonfinite.check(own, norm, loss, steps)
+        if self.clip_grad_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_grad_norm, use_norm=norm)
+        changes = self.optimizer.changes(own, gradients, self.trainable_weights)
+        variables = moving_statistics(self)
+        sizes = [variable.shape[0] for variable in variables]
+        for variable, value in zip(variables, tf.split(statistics, sizes), strict=True):
+            changes.append((own(variable), value))
+        for variable, value in changes:
+            variable.assign(tf.where(finite, value, variable))
+        steps.assign_add(tf.cast(finite, steps.dtype))
+        if self.average:
+            self.average.update(own, steps, finite)
+
+    def _count(self, own, images, labels):
+        """Add a batch of evaluation to the metrics; a label below 0 marks an image as padding."""
+        logits = self(images, training=False)
+        weights = tf.cast(labels >= 0, tf.float32)
+        labels, images = tf.maximum(labels, 0), tf.reduce_sum(weights)
+        losses = self.loss.call(labels, logits) * weights
+        loss = tf.math.divide_no_nan(tf.reduce_sum(losses), images)
+        l2_loss = tf.add_n(self.losses or [tf.zeros([])])
+        self._loss_tracker.update_state(loss + l2_loss, sample_weight=images)
+        self.l2_loss.update_state(l2_loss)
+        self.compute_metrics(None, labels, logits, weights)
 
     def make_train_function(self, force=False):
-        """Make Keras' train function, and measure within the graph how long it waits for a batch.
+        """Make Keras' train function, and add up within the graph how long it waits for batches.
 
         Taking the batch in Python would be simpler, but on four logical CPUs the iterator then took
         up to two minutes to end. tf.timestamp is not allowed in deterministic training.
@@ -145,17 +208,33 @@ class TrainingModel(keras.Model):
                 batch = iterator.get_next()
             arrived = [shard for part in tf.nest.flatten(batch) for shard in local(part)]
             with tf.control_dependencies(arrived):
-                waited = now() - begin
-            return train([batch]), waited, batch
+                self.waited.assign_add(now() - begin)
+            return train([batch]), batch
 
         def timed(iterator):
             if self.run_eagerly or not hasattr(iterator, "get_next"):  # train_on_batch gives a list
                 return train(iterator)
-            logs, waited, self.batch = take_and_train(iterator)
-            self.seconds_waiting += float(waited)
+            logs, self.batch = take_and_train(iterator)
             return logs
 
         self.train_function = timed
+
+    @property
+    def seconds_waiting(self):
+        return float(self.waited.numpy())
+
+    @property
+    def nonfinite(self):
+        """What was not finite, and in which step: {"step", "loss", "gradient_norm"}, or None."""
+        return self.first_nonfinite.read()
+
+    def wait(self):
+        """Wait until the device has done all steps, and give their number."""
+        return int(keras.ops.convert_to_numpy(self.optimizer.iterations))
+
+    def latest_metrics(self):
+        """Read the metrics so far, once the device has done all steps."""
+        return {name: float(value) for name, value in self.get_metrics_result().items()}
 
     @property
     def metrics(self):
@@ -166,7 +245,11 @@ class TrainingModel(keras.Model):
             if not (self.evaluating and metric is self.gradient_norm)
         ]
 
+    def _get_metrics_result_or_logs(self, logs):
+        return self.get_metrics_result()  # the steps give no logs: what Keras asks once an epoch
+
     def evaluate(self, *args, **kwargs):
+        """Evaluate as Keras does; a label below 0 marks padding, which counts nothing."""
         self.evaluating = True
         try:
             with self.holding(average=True):
@@ -179,34 +262,19 @@ class TrainingModel(keras.Model):
 
         Before the first step, and without `ema_decay`, the two are the same.
         """
-        if self.average is None or not int(keras.ops.convert_to_numpy(self.optimizer.iterations)):
+        if self.average is None or not self.wait():
             return contextlib.nullcontext()
         return self.average.in_model(average)
 
 
 def moving_statistics(model):
-    """List the moving means and variances of the batch norm layers that are not synchronized."""
+    """List the moving means and variances of the batch norm layers."""
     return [
         variable
         for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
+        if isinstance(layer, keras.layers.BatchNormalization)
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
-
-
-def check_compile(*, replicas, **settings):
-    """Raise ValueError for a setting of the optimizer or of `compile` that Keras gets wrong."""
-    if settings.get("steps_per_execution", 1) != 1:
-        raise ValueError(
-            f"steps_per_execution: {settings['steps_per_execution']} fails on several replicas "
-            "(keras#19246) and may overshoot the epoch on one; leave it at 1"
-        )
-    for name, reason in WRONG_ON_REPLICAS.items():
-        if replicas > 1 and settings.get(name) not in (None, False, "auto"):
-            raise ValueError(
-                f"{name}: {settings[name]} on {replicas} replicas {reason}; "
-                "leave it out, or train on one"
-            )
 
 
 def without_training_step(model):

@@ -13,8 +13,7 @@ from kit.training import cluster
 def make_strategy(*, replicas):
     """Return the strategy for `replicas` devices; 0 takes every GPU, or one CPU.
 
-    Several GPUs, or logical CPUs for tests and teaching, train under MirroredStrategy. One GPU
-    trains without a strategy: Keras compiles with XLA (`jit_compile="auto"`) only then.
+    GPUs, one or several, and logical CPUs for tests and teaching train under MirroredStrategy.
 
     With several hosts (kit.training.cluster) `replicas` counts those of each host, and the strategy
     is MultiWorkerMirroredStrategy. This waits until all hosts have started.
@@ -31,9 +30,23 @@ def make_strategy(*, replicas):
         raise ValueError(
             f"replicas: {replicas} asked for, {len(gpus)} GPUs found; take that many, or 0 for all"
         )
-    if (replicas or len(gpus)) == 1:
-        return tf.distribute.get_strategy()
     return mirrored(tuple(f"GPU:{i}" for i in range(replicas or len(gpus))))
+
+
+def xla(devices, network, *, deterministic):
+    """Return whether XLA compiles each replica's part of a step, and why: (bool, a few words).
+
+    `devices` and `network` are the sections Devices and Network.
+    """
+    if devices.xla != "auto":
+        return devices.xla == "true", "as the parameter says"
+    if not tf.config.list_physical_devices("GPU"):
+        return False, "slower on a CPU"
+    if network.synchronized:
+        return False, "synchronized batch norm asks the other replicas within the forward pass"
+    if deterministic:
+        return False, "with deterministic: true its kernels are not known to be"
+    return True, "faster on GPUs"
 
 
 @functools.cache
@@ -144,6 +157,14 @@ def for_host(strategy, dataset, *, batch_size):
 def sum_over_hosts(strategy, vector):
     """Add up the hosts' vectors, which have the same length; every host has to call it."""
     return _summed(strategy, vector) if several_hosts(strategy) else vector
+
+
+def on_any_host(strategy, flags):
+    """Return for each flag whether any host has it; every host has to call it."""
+    if not several_hosts(strategy):
+        return flags  # without asking the device
+    sums = sum_over_hosts(strategy, tf.constant([float(flag) for flag in flags]))
+    return [bool(count) for count in sums.numpy()]
 
 
 def broadcast(strategy, vector):

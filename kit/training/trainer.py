@@ -9,6 +9,7 @@ import tensorflow as tf
 from kit import __version__, signals
 from kit.data.manifest import summary as manifest_summary
 from kit.files import hash_file, replacing, write_json
+from kit.pipeline.dataset import padded
 from kit.training import run_state, strategy
 from kit.training.backup import Backup
 from kit.training.callbacks import Measurements
@@ -98,7 +99,8 @@ def fit_calls(step, *, epochs, steps_per_epoch, training_sizes):
 def _resume(model, backup):
     """Restore the newest checkpoint and return the step to continue from."""
     step = backup.resume()
-    taken = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    model.first_nonfinite.forget()  # of a run before
+    taken = model.wait()
     if taken != step:  # in a notebook whose cell that compiles was not run again
         raise ValueError(f"model: it has been trained for {taken} steps; compile it anew")
     return step
@@ -107,6 +109,8 @@ def _resume(model, backup):
 def _train(model, training, validation, step, calls, callbacks, backup):
     """Finish an interrupted validation, then make the `calls` of Keras' fit."""
     devices, steps_per_epoch = model.distribute_strategy, backup.steps_per_epoch
+    share = training.batch_size // strategy.host_count(devices)
+    validation = padded(validation, share)  # one shape, so that one graph is compiled
     validation = strategy.for_host(devices, validation, batch_size=training.batch_size)
     callbacks = [Measurements(batch_size=training.batch_size), *callbacks, backup]
     if backup.logs:
