@@ -157,7 +157,7 @@ def test_imports_in_examples_work(path):
 def test_no_path_of_a_machine_and_no_address_of_a_registry(path):
     text = text_of(path)
     assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users|mnt|opt)/", text)
-    assert not re.search(r"pypi\.org|pythonhosted|conda\.anaconda|ghcr\.io|index-url", text)
+    assert not re.search(r"pypi\.org|pythonhosted|conda\.anaconda|ghcr\.io|index[-]url", text)
 
 
 def test_every_recipe_has_a_row():

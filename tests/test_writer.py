@@ -431,7 +431,8 @@ def test_manifest_of_the_first_versions_is_read(raw_dir, tmp_path):
 
 
 def test_absent_and_foreign_manifests_get_one_line(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"run notebook 01 \(python -m kit run --recipe NAME --only 01\)"):
+    remedy = r"run notebook 01 \(python -m kit run --recipe NAME --only 01\)"
+    with pytest.raises(FileNotFoundError, match=remedy):
         read_manifest(tmp_path)
     for text in ("", "[]", "{}", '{"name": "web app"}'):
         (tmp_path / "manifest.json").write_text(text)
