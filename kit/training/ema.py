@@ -30,7 +30,7 @@ class WeightAverage:
         fraction = tf.where(steps == 1, 1.0, 1 - self.decay)
         for weight, average in zip(self.weights, self.average, strict=True):
             weight, average = own(weight), own(average)
-            change = (weight - average) * fraction
+            change = (weight - average) * tf.cast(fraction, weight.dtype)
             average.assign_add(tf.where(finite, change, tf.zeros_like(change)))
 
     def restart(self):

@@ -22,7 +22,8 @@ class Nonfinite:
         step, values = own(self.step), own(self.values)
         finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         first = ~finite & (step < 0)
-        values.assign(tf.where(first, tf.stack([loss, norm]), values))
+        found = tf.stack([tf.cast(loss, tf.float32), tf.cast(norm, tf.float32)])
+        values.assign(tf.where(first, found, values))
         step.assign(tf.where(first, tf.cast(steps, tf.int64), step))
         return step < 0
 

@@ -41,7 +41,7 @@ class Sgd(keras.optimizers.SGD):
         """
         rate, changes = own(self._learning_rate), []
         for number, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
-            velocity = -gradient * rate
+            velocity = -gradient * tf.cast(rate, gradient.dtype)
             if self.momentum:
                 before = own(self.momentums[number])
                 velocity = before * self.momentum + velocity
@@ -62,19 +62,20 @@ class Lamb(keras.optimizers.Lamb):
 
     def changes(self, own, gradients, variables):
         """List (variable, new value) as Sgd.changes does."""
-        rate, step = own(self._learning_rate), tf.cast(own(self.iterations) + 1, tf.float32)
+        rate, step = own(self._learning_rate), own(self.iterations) + 1
         changes = []
         for number, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
             weight = own(variable)
             mean, square = own(self._momentums[number]), own(self._velocities[number])
             new_mean = mean + (gradient - mean) * (1 - self.beta_1)
             new_square = square + (tf.square(gradient) - square) * (1 - self.beta_2)
-            direction = new_mean / (1 - self.beta_1**step)
-            direction /= tf.sqrt(new_square / (1 - self.beta_2**step)) + self.epsilon
+            power = tf.cast(step, gradient.dtype)
+            direction = new_mean / (1 - self.beta_1**power)
+            direction /= tf.sqrt(new_square / (1 - self.beta_2**power)) + self.epsilon
             if self.weight_decay and self._use_weight_decay(variable):
                 direction += self.weight_decay * weight
                 ratio = tf.math.divide_no_nan(tf.norm(weight), tf.norm(direction))
                 direction *= tf.where(ratio > 0, ratio, 1.0)
             changes += [(mean, new_mean), (square, new_square)]
-            changes.append((weight, weight - rate * direction))
+            changes.append((weight, weight - tf.cast(rate, gradient.dtype) * direction))
         return changes

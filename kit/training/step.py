@@ -182,10 +182,11 @@ class TrainingModel(keras.Model):
         logits = self(images, training=False)
         weights = tf.cast(labels >= 0, tf.float32)
         labels, images = tf.maximum(labels, 0), tf.reduce_sum(weights)
-        losses = self.loss.call(labels, logits) * weights
-        loss = tf.math.divide_no_nan(tf.reduce_sum(losses), images)
+        losses = self.loss.call(labels, logits)
+        losses *= tf.cast(weights, losses.dtype)
+        loss = tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(images, losses.dtype))
         l2_loss = tf.add_n(self.losses or [tf.zeros([])])
-        self._loss_tracker.update_state(loss + l2_loss, sample_weight=images)
+        self._loss_tracker.update_state(loss + tf.cast(l2_loss, loss.dtype), sample_weight=images)
         self.l2_loss.update_state(l2_loss)
         self.compute_metrics(None, labels, logits, weights)
 

@@ -153,8 +153,9 @@ def test_lamb_is_timms(timm, clip):
     weights = [rng.normal(size=shape).astype("float32") for shape in shapes]
     weights[2][:] = 0
     variables, decay = [keras.Variable(w) for w in weights], 0.02
-    lamb = Lamb(0.1, epsilon=1e-6, weight_decay=decay)
+    lamb = Lamb(0.1, weight_decay=decay)
     lamb.exclude_from_weight_decay(var_list=[variables[1]])
+    lamb.build(variables)
     params = parameters(torch, weights)
     groups = [{"params": [params[0], params[2]]}, {"params": [params[1]], "weight_decay": 0.0}]
     theirs = Theirs(groups, lr=0.1, weight_decay=decay, max_grad_norm=clip)
@@ -167,7 +168,10 @@ def test_lamb_is_timms(timm, clip):
             group["lr"] = rate
         theirs.step()
         clipped = tf.clip_by_global_norm(gradients, clip)[0] if clip else gradients
-        lamb.apply([tf.convert_to_tensor(g) for g in clipped], variables)
+        clipped = [tf.convert_to_tensor(g) for g in clipped]
+        for variable, value in lamb.changes(lambda v: v.value, clipped, variables):
+            variable.assign(value)
+        lamb.iterations.assign_add(1)
     for variable, param in zip(variables, params, strict=True):
         np.testing.assert_allclose(variable.numpy(), param.detach().numpy(), rtol=1e-4, atol=1e-6)
 
@@ -192,7 +196,7 @@ def test_the_average_is_pytorchs_and_timms(timm):
         tensors = [module.weight, module.bias, module.running_mean, module.running_var]
         for tensor, value in zip(tensors, values, strict=True):
             tensor.data[:] = torch.tensor(value)
-        ours.update(step)
+        ours.update(lambda v: v.value, step, True)
         averaged.update_parameters(module)
         ema.update(module, step=step)
     for theirs in (averaged.module, ema.module):
