@@ -18,7 +18,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 # From the bottom to the top: a room imports itself and what stands on a lower floor.
 FLOORS = (
-    ("kit", "files", "signals", "machine", "sections"),
+    ("kit", "files", "locks", "signals", "machine", "sections"),
     ("params",),
     ("data",),
     ("prep",),
@@ -31,7 +31,7 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-TOP = {"__init__", "__main__", "params", "files", "signals", "machine", "sections"}
+TOP = {"__init__", "__main__", "params", "files", "locks", "signals", "machine", "sections"}
 
 
 def room(module: str) -> str:
