@@ -1,4 +1,5 @@
 import functools
+import io
 import math
 from dataclasses import replace
 
@@ -7,8 +8,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from kit.pipeline import preprocessing
+from kit.pipeline import evaluation_crop, preprocessing
 from tests.networks import sections
 
 CROP = sections().crop
@@ -92,7 +94,7 @@ def test_evaluation_is_short_side_then_centre():
     ours = everywhere(
         lambda x: preprocessing.evaluation_image(x, image_size=64, resize_side=73), encoded
     )
-    decoded = tf.io.decode_jpeg(encoded).numpy()
+    decoded = np.asarray(Image.open(io.BytesIO(encoded.numpy())))
     whole = bilinear(decoded, 73, 97)  # 320 * 73 / 240 = 97.3
     assert np.abs(ours - whole[4:68, 16:80]).max() <= 0.5 + 1e-3
 
@@ -107,12 +109,26 @@ def test_evaluation_outside_a_graph_gives_the_very_pixels(height, width, channel
     found = preprocessing.evaluation_pixels(encoded, **size)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(evaluation_crop.evaluation_square(encoded, **size), expected)
+
+
+@given(st.integers(1, 9), st.booleans(), st.integers(0, 2), st.integers(1, 100))
+@settings(max_examples=60, deadline=None)
+def test_square_without_tensorflow_has_the_very_pixels_of_any_jpeg(size, progressive, chroma, q):
+    buffer = io.BytesIO()
+    picture = Image.fromarray(photograph(31 * size, 290 - 23 * size))
+    picture.save(buffer, "JPEG", progressive=progressive, subsampling=chroma, quality=q)
+    sides = {"image_size": 13 * size, "resize_side": 15 * size}
+    expected = preprocessing.evaluation_image(buffer.getvalue(), **sides)
+    found = evaluation_crop.evaluation_square(buffer.getvalue(), **sides)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.uint8
 
 
 def test_evaluation_window_is_what_is_cut():
-    found = preprocessing.evaluation_window(240, 320, image_size=64, resize_side=73)
+    found = evaluation_crop.evaluation_window(240, 320, image_size=64, resize_side=73)
     np.testing.assert_allclose(found, [4 / 73, 16 / 97, 68 / 73, 80 / 97])
-    whole = preprocessing.evaluation_window(50, 50, image_size=64, resize_side=64)
+    whole = evaluation_crop.evaluation_window(50, 50, image_size=64, resize_side=64)
     np.testing.assert_array_equal(whole, [0, 0, 1, 1])
 
 

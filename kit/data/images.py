@@ -9,7 +9,6 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 MAX_FILE_BYTES = 2**28  # of one image; ImageNet's largest has 15 million
@@ -107,28 +106,29 @@ def check_decodes(encoded: bytes) -> None:
 
     An eighth of each side, without colour: every byte is still read and checked, in less time.
     """
-    _decode(tf.raw_ops.DecodeJpeg, encoded, channels=1, ratio=8)
+    import tensorflow as tf
+
+    try:
+        tf.raw_ops.DecodeJpeg(contents=encoded, channels=1, ratio=8)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError("truncated or damaged: TensorFlow cannot decode it") from error
 
 
 def shrink(encoded: bytes, *, short_side, quality) -> bytes:
     """Re-encode a JPEG, grey or RGB as it was, at that short side in pixels.
 
-    Raises ValueError when TensorFlow cannot decode it.
+    Raises ValueError when it cannot be decoded.
     """
-    pixels = _decode(tf.io.decode_jpeg, encoded, dct_method="INTEGER_ACCURATE").numpy()
-    picture = Image.fromarray(np.squeeze(pixels, -1) if pixels.shape[-1] == 1 else pixels)
+    with _open(encoded) as original:
+        try:
+            picture = Image.fromarray(np.asarray(original))  # the pixels alone, without comments
+        except Exception as error:  # Pillow raises a dozen kinds on damaged bytes
+            raise ValueError("truncated or damaged") from error
     scale = short_side / min(picture.size)
     size = [round(side * scale) for side in picture.size]
     buffer = io.BytesIO()
     picture.resize(size, Image.LANCZOS).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
-
-
-def _decode(decode, encoded: bytes, **options) -> tf.Tensor:
-    try:
-        return decode(contents=encoded, **options)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError("truncated or damaged: TensorFlow cannot decode it") from error
 
 
 def _read_jpeg_header(data: bytes) -> Header:

@@ -37,7 +37,7 @@ def batches(examples, view, batch_size, *, image_size, resize_side):
     cut, views = VIEWS[view]
 
     def crop(example):
-        image = tf.io.decode_image(example["encoded"], channels=3, expand_animations=False)
+        image = preprocessing.decode(example["encoded"])
         image = preprocessing.resize_short_side(image, resize_side)
         return cut(image, image_size), example["label"]
 

@@ -1,13 +1,14 @@
-"""A trained model and images in, class names with probabilities out."""
+"""A trained model and images in, class names with probabilities out.
+
+TensorFlow is imported only for a Keras model and for a SavedModel.
+"""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from kit.data import paths
@@ -16,9 +17,8 @@ from kit.data.paths import printable
 from kit.files import hash_file
 from kit.inference import formats
 from kit.machine import cores
-from kit.model.folding import deployable
 from kit.model.metadata import read_metadata
-from kit.pipeline.preprocessing import evaluation_pixels, evaluation_window
+from kit.pipeline.evaluation_crop import decode_jpeg, evaluation_square, evaluation_window
 
 BATCH = 32  # images in memory at once
 THREADS = 2 * cores()  # that decode: each waits for TensorFlow's own between two images
@@ -44,6 +44,8 @@ def load_model(run_dir):
             f"{path} is not the file that model.json beside it tells of (SHA-256 {found[:12]}..., "
             f"not {metadata['sha256'][:12]}...): copy both again, or train again"
         )
+    import keras
+
     try:
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
@@ -67,13 +69,15 @@ class Classifier:
     camera's note on how to turn the image is not followed.
     """
 
-    def __init__(self, network, metadata, model=None):
+    def __init__(self, network, metadata, model=None, square=evaluation_square):
         """Take a network (uint8 [n, size, size, 3] -> float32 probabilities [n, classes], arrays).
 
-        `model` is the Keras model behind it, None for an export.
+        `model` is the Keras model behind it, None for an export; `square` gives of a JPEG what
+        evaluation_square does.
         """
         self.forward = network
         self.model = model
+        self._square = square
         self.metadata = metadata
         self.classes = metadata["classes"]
         self.size = {name: metadata[name] for name in ("image_size", "resize_side")}
@@ -81,13 +85,18 @@ class Classifier:
     @classmethod
     def from_model(cls, model, metadata):
         """Take a Keras model that gives logits, and what model.json says of it."""
+        import tensorflow as tf
+
+        from kit.model.folding import deployable
+        from kit.pipeline.preprocessing import evaluation_pixels
+
         size = metadata["image_size"]
         compiled = tf.function(
             partial(deployable(model, image_size=size), training=False),
             input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)],
             autograph=False,
         )
-        return cls(lambda pixels: compiled(pixels).numpy(), metadata, model)
+        return cls(lambda pixels: compiled(pixels).numpy(), metadata, model, evaluation_pixels)
 
     @classmethod
     def from_run_dir(cls, run_dir):
@@ -133,21 +142,12 @@ class Classifier:
 
         That is [ymin, xmin, ymax, xmax], shares of its sides. Raises as `image` does.
         """
-        pixels = _naming(lambda data: self._decode(_decode_jpeg, data), photo)
+        pixels = _naming(lambda data: decode_jpeg(prepare_for(self.metadata, data)), photo)
         return pixels, evaluation_window(*pixels.shape[:2], **self.size)
 
     def decode(self, data):
         """Give `image` of encoded bytes; ValueError with the bare reason."""
-        return self._decode(partial(evaluation_pixels, **self.size), data)
-
-    def _decode(self, decoder, data):
-        """Give decoder(the JPEG that preparation stores of such bytes); ValueError if it cannot."""
-        jpeg = prepare_for(self.metadata, data)
-        try:
-            with tf.device("CPU:0"):
-                return decoder(jpeg)
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError("truncated or damaged") from error
+        return self._square(prepare_for(self.metadata, data), **self.size)
 
 
 def encoded(photo):
@@ -186,10 +186,6 @@ def _naming(decode, photo, name=None):
             f"{name} ({len(data):,} bytes) cannot be decoded ({error}); "
             "give a whole JPEG, PNG, WebP or BMP"
         ) from error
-
-
-def _decode_jpeg(data):
-    return tf.io.decode_jpeg(data, channels=3).numpy()
 
 
 def likeliest(probabilities, top_k):

@@ -8,7 +8,9 @@ model (kit/model/resnet.py), so that what crosses to the device is a quarter of 
 import numpy as np
 import tensorflow as tf
 
-from kit.data.images import MAX_PIXELS
+from kit.pipeline.evaluation_crop import resized_sides, short_side_size
+
+ACCURATE = "INTEGER_ACCURATE"  # of libjpeg's transforms
 
 
 def training_image(encoded, boxes, seed, crop, *, image_size):
@@ -29,9 +31,21 @@ def evaluation_image(encoded, *, image_size, resize_side):
 
     `encoded` is a JPEG, PNG, BMP or GIF (its first frame). Gives uint8 [image_size, image_size, 3].
     """
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    image = resize_short_side(image, resize_side)
+    image = resize_short_side(decode(encoded), resize_side)
     return centre_crop(image, image_size)
+
+
+def decode(encoded):
+    """Decode a JPEG, PNG, BMP or GIF (its first frame): uint8 [height, width, 3].
+
+    JPEGs by the accurate transform, as Pillow and PyTorch decode them; it costs no time.
+    """
+    image = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=ACCURATE),
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
 
 
 def evaluation_pixels(encoded, *, image_size, resize_side):
@@ -39,19 +53,17 @@ def evaluation_pixels(encoded, *, image_size, resize_side):
 
     In few operations, which run in the caller's own thread: TensorFlow's threads, in which a graph
     runs, are asleep after a forward pass elsewhere, and to wake them takes half a millisecond.
-    Raises ValueError for a strip so thin that the resized image would have over MAX_PIXELS.
+    Raises ValueError for a damaged JPEG, and as `resized_sides` does.
     """
-    image = tf.raw_ops.DecodeJpeg(contents=encoded, channels=3)
-    height, width = image.shape[:2]
-    sides = np.array(short_side_size(height, width, resize_side, np), int)
-    if sides.prod() > MAX_PIXELS:  # a few KB could otherwise ask for tens of GB
-        raise ValueError(
-            f"{width} x {height} pixels, {sides[1]} x {sides[0]} once resized: "
-            f"more than {MAX_PIXELS:,}"
+    with tf.device("CPU:0"):
+        try:
+            image = tf.raw_ops.DecodeJpeg(contents=encoded, channels=3, dct_method=ACCURATE)
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError("truncated or damaged") from error
+        sides = resized_sides(*image.shape[:2], resize_side)
+        resized = tf.raw_ops.ResizeBilinear(
+            images=tf.expand_dims(image, 0), size=sides, half_pixel_centers=True
         )
-    resized = tf.raw_ops.ResizeBilinear(
-        images=tf.expand_dims(image, 0), size=sides, half_pixel_centers=True
-    )
     top, left = (sides - image_size) // 2
     square = resized.numpy()[0, top : top + image_size, left : left + image_size]
     return np.rint(square).astype(np.uint8)
@@ -122,26 +134,10 @@ def window_boxes(windows, shape):
     return np.stack(ends, axis=-1)
 
 
-def evaluation_window(height, width, *, image_size, resize_side):
-    """Give what `evaluation_image` cuts: float64 [ymin, xmin, ymax, xmax], shares of the image."""
-    sides = np.array(short_side_size(height, width, resize_side, np))
-    begin = (sides - image_size) // 2
-    return np.concatenate([begin, begin + image_size]) / np.tile(sides, 2)
-
-
-def short_side_size(height, width, side, math=tf.math):
-    """Give (height, width) when the short side becomes `side`, each to the nearest pixel, float64.
-
-    `math` is np for numbers, which outside a graph is a hundred times quicker than tensors of them.
-    """
-    scale = side / math.minimum(height, width)
-    return math.rint(height * scale), math.rint(width * scale)
-
-
 def resize_short_side(image, side):
     """Resize so that the short side is `side`, keeping the aspect ratio to the nearest pixel."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
-    size = tf.cast(short_side_size(height, width, side), tf.int32)
+    size = tf.cast(short_side_size(height, width, side, tf.math), tf.int32)
     return resize(image, *tf.unstack(size))
 
 

@@ -1,0 +1,86 @@
+"""What evaluation shows the network of an image, by Pillow and NumPy: TensorFlow is not imported.
+
+The pixels are those of kit/pipeline/preprocessing.py, bit for bit.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from kit.data.images import MAX_PIXELS
+
+
+def evaluation_square(encoded, *, image_size, resize_side):
+    """Give what `preprocessing.evaluation_pixels` gives of one JPEG: uint8 [size, size, 3].
+
+    Only the square is computed, not the whole resized image. Raises ValueError for a damaged JPEG,
+    and as `resized_sides` does.
+    """
+    pixels = decode_jpeg(encoded)
+    sides = resized_sides(*pixels.shape[:2], resize_side)
+    (above, below, down), (left, right, across) = (
+        _neighbours((new - image_size) // 2, image_size, old, new)
+        for old, new in zip(pixels.shape, sides, strict=False)
+    )
+    rows = pixels[above[0] : below[-1] + 1]  # none twice, as neighbours share rows
+    start, end = (rows.take(columns, axis=1).astype(np.float32) for columns in (left, right))
+    rows = start + (end - start) * across[:, np.newaxis]
+    top, bottom = rows[above - above[0]], rows[below - above[0]]
+    square = top + (bottom - top) * down[:, np.newaxis, np.newaxis]
+    return np.rint(square, out=square).astype(np.uint8)
+
+
+def decode_jpeg(encoded):
+    """Decode a JPEG, grey or RGB, with the accurate transform: uint8 [height, width, 3].
+
+    Raises ValueError for what is truncated or damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except Exception as error:  # Pillow raises a dozen kinds on damaged bytes
+        raise ValueError("truncated or damaged") from error
+
+
+def evaluation_window(height, width, *, image_size, resize_side):
+    """Give what evaluation cuts: float64 [ymin, xmin, ymax, xmax], shares of the image."""
+    sides = np.array(short_side_size(height, width, resize_side))
+    begin = (sides - image_size) // 2
+    return np.concatenate([begin, begin + image_size]) / np.tile(sides, 2)
+
+
+def resized_sides(height, width, resize_side):
+    """Give int [height, width] of the resized image.
+
+    Raises ValueError for a strip so thin that it would have over MAX_PIXELS.
+    """
+    sides = np.array(short_side_size(height, width, resize_side), int)
+    if sides.prod() > MAX_PIXELS:  # a few KB could otherwise ask for tens of GB
+        raise ValueError(
+            f"{width} x {height} pixels, {sides[1]} x {sides[0]} once resized: "
+            f"more than {MAX_PIXELS:,}"
+        )
+    return sides
+
+
+def short_side_size(height, width, side, math=np):
+    """Give (height, width) when the short side becomes `side`, each to the nearest pixel, float64.
+
+    `math` is tf.math for tensors.
+    """
+    scale = side / math.minimum(height, width)
+    return math.rint(height * scale), math.rint(width * scale)
+
+
+def _neighbours(begin, count, old, new):
+    """Give the two pixels of `old` between which each of `count` of `new` lies, and how far on.
+
+    Pixel centres are at half integers, and what is outside repeats the edge: TensorFlow's
+    ResizeBilinear with half_pixel_centers, in its float32.
+    """
+    half, ratio = np.float32(0.5), np.float32(old) / np.float32(new)
+    at = (np.arange(begin, begin + count, dtype=np.float32) + half) * ratio - half
+    low = np.floor(at)
+    first, second = (np.clip(index, 0, old - 1).astype(int) for index in (low, low + 1))
+    return first, second, at - low
