@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder  # two processes of tests; a file's tests share what it prepares
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: setup demo test test-all bench lint lab refresh lock clean
@@ -20,11 +21,11 @@ demo: setup  ## images -> shards -> trained, evaluated, measured ResNet-50, in a
 	$(BIN)/python -m kit run --recipe demo
 
 test: setup  ## unit and parity tests, a papermill run, then the committed notebooks' outputs
-	$(BIN)/python -m pytest -m "not slow" tests
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE) tests
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1200 notebooks
 
 test-all: test $(VENV)/.ready-all $(VENV)/.ready-export $(VENV)/.ready-parity  ## and what takes long: kills, fuzz, S3, parquet, PyTorch, exports, Spark (needs Java 17)
-	$(BIN)/python -m pytest -m slow tests
+	$(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) tests
 
 $(VENV)/.ready-all: $(VENV)/.ready requirements-all.lock
 	$(BIN)/python -m pip install --quiet --requirement requirements-all.lock
