@@ -13,6 +13,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kit.signals import Preempted
 from kit.training import backup, run_state
@@ -115,6 +116,100 @@ def test_so_it_does_with_all_that_keeps_a_state_of_its_own(data_dir, tmp_path):
 
 def state_of(model):
     return [*model.variables, *model.optimizer.variables, *model.average.average]
+
+
+class Scored(keras.callbacks.Callback):
+    """Give the epochs these accuracies in place of their own."""
+
+    def __init__(self, top1):
+        super().__init__()
+        self.top1 = top1
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_top1"] = self.top1[epoch]
+
+
+def saved(run_dir, kind="newest"):
+    """List the progress in each checkpoint of a kind, the oldest first."""
+    paths = tf.train.get_checkpoint_state(run_dir / "checkpoints" / kind).all_model_checkpoint_paths
+    name = "progress/.ATTRIBUTES/VARIABLE_VALUE"
+    return [json.loads(tf.train.load_checkpoint(path).get_tensor(name)) for path in paths]
+
+
+@pytest.mark.parametrize(
+    "top1, best", [([0.2, 0.6, 0.4], 2), ([0.6, 0.4, 0.2], 1), ([0, 0, 0], 1), ([0.3, 0.5, 0.5], 2)]
+)
+def test_the_epoch_of_the_highest_accuracy_is_kept_the_first_of_equals(
+    data_dir, tmp_path, top1, best
+):
+    """Over all sessions: each of these is stopped in its second epoch and goes on."""
+    stop = At(terminate, step=11)
+    with pytest.raises(Preempted):
+        train(untrained(), data_dir, tmp_path, callbacks=[Scored(top1), stop])
+    train(untrained(), data_dir, tmp_path, callbacks=[Scored(top1)])
+    (progress,) = saved(tmp_path, "best")
+    assert len(progress["history"]) == best
+    assert progress["step"] == 8 * best
+
+
+class Clock(keras.callbacks.Callback):
+    """A clock that each step takes so many seconds further; stands for the module time."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds, self.now = seconds, 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.now += self.seconds
+
+
+@pytest.mark.parametrize(
+    "minutes, steps",
+    [
+        (0.5, [3, 6, 8, 11, 14, 16, 19, 22, 24]),
+        (1, [6, 8, 14, 16, 22, 24]),
+        (0, [8, 16, 24]),
+        (1.5, [8, 16, 24]),
+    ],
+)
+def test_a_save_is_due_so_long_after_the_one_before(
+    data_dir, tmp_path, monkeypatch, minutes, steps
+):
+    """Steps of ten seconds, eight to an epoch, at whose end each is saved too."""
+    clock = Clock(10)
+    monkeypatch.setattr(backup, "time", clock)
+    often = {"checkpoint_minutes": minutes, "keep_checkpoints": 99}
+    train(untrained(), data_dir, tmp_path, callbacks=[clock], **often)
+    assert [progress["step"] for progress in saved(tmp_path)] == steps
+
+
+def test_a_run_that_dies_loses_what_came_after_its_last_timed_save(data_dir, tmp_path):
+    def die():
+        raise MemoryError("as a process does that is killed")
+
+    with pytest.raises(MemoryError):
+        crash = At(die, step=6)
+        train(untrained(), data_dir, tmp_path, callbacks=[crash], checkpoint_minutes=1e-9)
+    assert saved(tmp_path)[-1]["step"] == 5
+
+
+@pytest.mark.parametrize("seconds, noticed", [(1, 13), (9, 12), (0.1, 16)])
+def test_the_loss_is_looked_at_every_five_seconds_and_at_an_epochs_end(
+    data_dir, tmp_path, monkeypatch, seconds, noticed
+):
+    """Spoilt at step 12, the fourth of its epoch; the look before was at step 8, an epoch's end."""
+    clock, model = Clock(seconds), untrained()
+    monkeypatch.setattr(backup, "time", clock)
+
+    def spoil():
+        model.get_layer("logits").kernel.assign(np.full((32, 3), np.nan))
+
+    with pytest.raises(RuntimeError, match="in epoch 2, at its step 4; "):
+        train(model, data_dir, tmp_path, callbacks=[At(spoil, step=12), clock])
+    assert round((clock.now - 1000) / seconds) == noticed
 
 
 def test_a_stopped_notebook_loses_no_step(data_dir, tmp_path):

@@ -77,6 +77,18 @@ def test_the_seed_decides_order_crops_and_flips(data_dir):
     assert any(np.any(a[1] != b[1]) for a, b in zip(one, other, strict=True))
 
 
+def test_another_seed_crops_an_image_of_the_same_position_otherwise(data_dir):
+    crops, seeds = {}, range(6)
+    for seed in seeds:
+        ((images, _),) = take(training(data_dir, batch_size=24, seed=seed), 1)
+        names = data(data_dir, batch_size=24, seed=seed).names(0)
+        for place, (name, image) in enumerate(zip(names, images, strict=True)):
+            kept = crops.setdefault((name, place), set())
+            kept |= {min(image.tobytes(), image[:, ::-1].tobytes())}  # a flip counts nothing
+    assert sum(map(len, crops.values())) == 24 * len(seeds)
+    assert len(crops) < 24 * len(seeds)  # some image had some position under two seeds
+
+
 def test_tensorflows_own_seed_changes_nothing(data_dir):
     one = take(training(data_dir), 5)
     keras.utils.set_random_seed(99)

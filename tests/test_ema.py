@@ -116,3 +116,16 @@ def test_the_average_is_what_is_saved(trained, average, tmp_path):
     assert_holds(other, steps[-1])
     with other.holding(average=True):
         assert_holds(other, average)
+
+
+def test_an_average_starts_again_at_the_best_weights(trained, average, tmp_path):
+    """Taken into a model that has been trained, whose own average is another."""
+    checkpoints = Checkpoints(trained[0], folder=tmp_path / "checkpoints", keep=1)
+    checkpoints.save({}, best=True)
+    checkpoints.wait()
+    other = compiled(make_strategy(replicas=2), ema_decay=DECAY, stage_sizes=[1], seed=1)
+    train(other)
+    load_best(other, run_dir=tmp_path)
+    assert_holds(other, average)
+    with other.holding(average=True):
+        assert_holds(other, average)

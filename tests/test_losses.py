@@ -58,6 +58,18 @@ def test_binary_cross_entropy_asks_for_each_class_by_itself(labels, share, thres
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_label_at_the_threshold_itself_is_none():
+    """timm/loss/binary_cross_entropy.py: target.gt(target_thresh)."""
+    labels = np.zeros((5, CLASSES), "float32")
+    labels[:, 1:4] = [0.2, 0.25, np.nextafter(np.float32(0.25), np.float32(1))]
+    for threshold, right in ((0.2, [2, 3]), (0.25, [3])):
+        targets = np.isin(np.arange(CLASSES), right)
+        p = sigmoid(LOGITS)
+        expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean()
+        found = loss(labels, "binary_cross_entropy", target_threshold=threshold)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_metrics_take_numbers_and_mixed_labels():
     """Of mixed labels the largest counts; two thirds are more than a third."""
     p = softmax(LOGITS)

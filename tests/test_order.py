@@ -86,6 +86,29 @@ def test_a_group_holds_whole_shards_thoroughly_mixed(data_dir):
     assert firsts[:size] != sorted(firsts[:size], key=shards.index)
 
 
+def test_each_pass_has_the_shards_in_another_order(data_dir):
+    found = names(take(data_dir, 4 * 35, shuffle_shards=1))
+    passes = [found[start : start + 35] for start in range(0, 4 * 35, 35)]
+    orders = {tuple(dict.fromkeys(name.split("_")[0] for name in one)) for one in passes}
+    assert len(orders) == 4
+
+
+def test_each_group_of_each_pass_is_permuted_in_a_way_of_its_own(tmp_path):
+    data_dir = write_set(tmp_path / "equal", [[0] * 8 for _ in range(4)])
+    found = names(take(data_dir, 3 * 32, shuffle_shards=1))
+    places = [int(name[:-4].split("_")[1]) for name in found]
+    assert len({tuple(places[start : start + 8]) for start in range(0, 3 * 32, 8)}) == 12
+
+
+def test_shards_and_images_are_permuted_apart(tmp_path):
+    """Of eight shards of eight images, the first pass and its first group have equal numbers."""
+    data_dir = write_set(tmp_path / "eight", [[0] * 8 for _ in range(8)])
+    for seed in range(4):
+        found = names(take(data_dir, 64, shuffle_shards=1, seed=seed))
+        shards = list(dict.fromkeys(name.split("_")[0] for name in found))
+        assert shards != [name[:-4].split("_")[1] for name in found[:8]]
+
+
 def test_one_shard_is_enough(tmp_path):
     data_dir = write_set(tmp_path / "one", [[0, 1, 2, 0, 1]])
     found = names(take(data_dir, 10, shuffle_shards=8))

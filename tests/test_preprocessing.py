@@ -150,6 +150,13 @@ def window(seed, boxes=NO_BOX, height=375, width=500, **changes):
     return preprocessing.training_window([height, width, 3], boxes, seed, crop).numpy()
 
 
+@pytest.mark.parametrize("sampling", ["distorted_box", "random_resized"])
+def test_each_number_of_the_seed_decides_the_window(sampling):
+    seeds = [(number, 0) for number in range(50)] + [(0, number) for number in range(1, 50)]
+    windows = {tuple(window(seed, crop_sampling=sampling)) for seed in seeds}
+    assert len(windows) == len(seeds)
+
+
 def test_windows_keep_their_area_and_aspect():
     for i in range(200):
         top, left, height, width = window([3, i])
@@ -233,14 +240,18 @@ def test_the_seed_decides_the_image():
     assert np.any(one != other)
 
 
-def test_flips_do_not_depend_on_the_window():
+@pytest.mark.parametrize("sampling", ["distorted_box", "random_resized"])
+def test_flips_do_not_depend_on_the_window(sampling):
+    """Neither on its place nor on its size or aspect, which are drawn before."""
     encoded = tf.io.encode_jpeg(
         np.tile(np.linspace(0, 255, 64, dtype="uint8")[None, :, None], (64, 1, 3))
     )
-    lefts, mirrored = [], []
+    windows, mirrored = [], []
     for i in range(200):
-        image = training(encoded, NO_BOX, [6, i]).numpy().astype(int)
-        lefts.append(window([6, i], height=64, width=64)[1])
+        image = training(encoded, NO_BOX, [6, i], crop_sampling=sampling).numpy().astype(int)
+        top, left, height, width = window([6, i], height=64, width=64, crop_sampling=sampling)
+        windows.append([top, left, height * width, width / height])
         mirrored.append(image[24, 0, 0] > image[24, -1, 0])
     assert 70 <= sum(mirrored) <= 130
-    assert abs(np.corrcoef(lefts, mirrored)[0, 1]) < 0.25
+    for drawn in np.transpose(windows):
+        assert abs(np.corrcoef(drawn, mirrored)[0, 1]) < 0.25

@@ -3,9 +3,15 @@ import sys
 
 import pytest
 
-from kit import ROOT
+from kit import ROOT, params
 from kit.training import run_state
 
+# where things are, what is shown, how often it is saved: none of them moves a weight
+MAY_CHANGE = {
+    *("raw_dir", "data_dir", "run_dir", "data_service", "tensorboard", "expected_top1"),
+    *("outside_band", "checkpoint_minutes", "keep_checkpoints", "on_save_error"),
+}
+OF_OTHER_NOTEBOOKS = ("preparation", "evaluation", "inference", "export", "throughput")
 PARAMETERS = {"seed": 0, "decay_epochs": [30, 60], "learning_rate": 0.1, "data_dir": "here"}
 
 
@@ -27,6 +33,18 @@ def test_other_parameters_are_refused_and_each_difference_is_named(tmp_path):
     assert "(seed: 0 there, 1 now; decay_epochs: [30, 60] there, [30] now)" in message
     assert "\n" not in message
     assert run_state.parameters_of(tmp_path)["seed"] == 0
+
+
+@pytest.mark.parametrize("name", params.FIELDS)
+def test_a_resume_compares_each_parameter_that_decides_a_training(tmp_path, name):
+    p = params.load()
+    run_state.begin(tmp_path, p.training)
+    changed = p.training | ({name: [p.values[name], "changed"]} if name in p.training else {})
+    if name in MAY_CHANGE or name in p.flat(*OF_OTHER_NOTEBOOKS):
+        run_state.begin(tmp_path, changed)
+    else:
+        with pytest.raises(ValueError, match=rf"parameters \({name}: "):
+            run_state.begin(tmp_path, changed)
 
 
 def test_names_that_only_one_of_two_versions_knows_are_no_difference(tmp_path):
