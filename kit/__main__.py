@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import json
 import os
 import signal
 import sys
@@ -49,6 +50,8 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     run = command("run", _run, "execute the notebooks with the parameters of a recipe")
     run.add_argument("--only", metavar="02,03", help="only the notebooks that begin so")
     run.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    guess = command("predict", _predict, "say what is in photos, by a trained model")
+    _add_prediction(guess)
     show = command("params", _list, "print all parameters: value, source, meaning")
     show.add_argument(
         *("--diff", "-d"),
@@ -63,6 +66,16 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         _add_parameters(taker)
     _add_service(service)
     return parser, list(commands.choices)
+
+
+def _add_prediction(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="an image, or a folder of them")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run-dir", help="the folder of a training: its model is used")
+    model.add_argument("--weights", help="published weights, such as torchvision_v2: 1,000 classes")
+    number = {"dest": "count", "type": int, "default": 5, "metavar": "K"}
+    parser.add_argument("--top-k", **number, help="classes named per image (default 5)")
+    parser.add_argument("--json", action="store_true", help="print a list, with all digits")
 
 
 class _Parameter(argparse.Action):
@@ -113,6 +126,26 @@ def _run(options, root) -> int:
     from kit.runner import run
 
     return run.run(options, root)
+
+
+def _predict(options, root) -> int:
+    """Print a line for each image: 1 when one cannot be read, else 0."""
+    from kit.inference import predict
+
+    files, skipped = predict.find(options.photos)
+    model = predict.classifier(options.run_dir, options.weights, options.count)
+    for line in model.passed + skipped:
+        print(f"note: {line}", file=sys.stderr)
+    found = []
+    for answer in predict.answers(model, files, options.count):
+        found.append(answer)
+        if "problem" in answer:
+            print(f"error: {predict.line(answer)}", file=sys.stderr)
+        elif not options.json:
+            print(predict.line(answer), flush=True)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    return int(any("problem" in answer for answer in found))
 
 
 def _list(options, root) -> int:

@@ -240,6 +240,36 @@ def test_trained_average_is_what_is_exported(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+WITHOUT_KIT = """
+import sys
+sys.modules["kit"] = None  # to import it is an error
+import keras
+import numpy as np
+folder = sys.argv[1]
+model = keras.saving.load_model(f"{folder}/model.keras")
+np.save(f"{folder}/found.npy", model.predict(np.load(f"{folder}/pixels.npy"), verbose=0))
+"""
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_model_keras_needs_no_kit_and_takes_pixels_and_gives_logits(tmp_path, precision):
+    """As kit/README.md says; of a training with layers that only the kit's training has."""
+    training = {"drop_path": 0.3, "blur_pool": True, "precision": precision}
+    model = compiled(**training, stage_sizes=(1, 2))
+    parameters = params.load(overrides={"image_size": SIZE, "precision": precision}).values
+    manifest = MANIFEST | {"classes": MANIFEST["classes"][:3]}
+    trainer.save_model(model, run_dir=tmp_path, manifest=manifest, parameters=parameters)
+    keras.config.set_dtype_policy("float32")
+    np.save(tmp_path / "pixels.npy", pixels(4))
+    command = [sys.executable, "-c", WITHOUT_KIT, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "found.npy")
+    expected = model(pixels(4).astype("float32"), training=False)
+    np.testing.assert_allclose(found, expected, atol=1e-4 if precision == "float32" else 0.05)
+    assert not np.allclose(found.sum(axis=1), 1)  # logits, not probabilities
+
+
 @pytest.mark.slow
 def test_int8_states_its_cost_on_the_validation_images(tmp_path):
     pytest.importorskip("ai_edge_litert")

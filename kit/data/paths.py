@@ -12,6 +12,7 @@ from typing import NamedTuple
 from kit import ROOT
 
 REMOTE = re.compile(r"(gs|s3|hdfs)://")
+LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
 EXTRAS = {"gs": "gcs", "s3": "s3", "hdfs": "hdfs"}  # protocol -> extra of pyproject.toml
 
 
@@ -118,8 +119,14 @@ def remote(url: str):
 
 def printable(text) -> str:
     """Give a path or name as one line of UTF-8; what that cannot hold becomes U+FFFD."""
-    known = os.fsencode(text).decode("utf-8", "replace")
+    known = utf8(text)
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in known)
+
+
+def utf8(text) -> str:
+    """Give a path or name as UTF-8 can write it, whatever the locale; else with U+FFFD."""
+    text = LONE.sub("\ufffd", os.fspath(text))
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _entry(entry: os.DirEntry) -> Entry:

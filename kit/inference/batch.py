@@ -27,13 +27,14 @@ from kit.inference.table import check_table, write_table
 DECIDES = ("image_size", "resize_side", "store_short_side", "store_quality", "classes")
 
 
-def find_photos(photos, table=None):
+def find_photos(photos, table=None, *, hidden=None):
     """List the files in a folder and its folders, sorted; or the one file that `photos` is.
 
-    Hidden files and folders, whose names begin with a dot, are skipped, and so is the file `table`.
-    A linked folder, which may lead round in a circle, and an unreadable one are listed themselves,
-    so that the table has a row which says so. Raises FileNotFoundError when `photos` is not there,
-    ValueError when there is no such folder and no file has the name of an image.
+    Hidden files and folders, whose names begin with a dot, are added to the list `hidden` instead;
+    the file `table` is skipped. A linked folder, which may lead round in a circle, and an
+    unreadable one are listed themselves, so that the table has a row which says so. Raises
+    FileNotFoundError when `photos` is not there, ValueError when there is no such folder and no
+    file has the name of an image.
     """
     root = Path(photos)
     if not str(photos) or not root.exists():
@@ -42,20 +43,21 @@ def find_photos(photos, table=None):
         )
     if root.is_file():
         return [root]
-    found, closed = _walk(root)
+    found, closed = _walk(root, [] if hidden is None else hidden)
     if not closed and not any(file.suffix.lower() in IMAGE_SUFFIXES for file in found):
         raise ValueError(
             f'photos: no image in "{photos}" ({", ".join(sorted(IMAGE_SUFFIXES))}); '
             "name an image or a folder of images"
         )
-    own = table and Path(table).resolve()
-    return sorted(path for path in found + closed if path.resolve() != own)
+    own = table and os.path.realpath(table)  # Path.resolve raises for a link to itself
+    return sorted(path for path in found + closed if os.path.realpath(path) != own)
 
 
-def _walk(root):
+def _walk(root, hidden):
     """Give the files that are not hidden, and the folders that are not entered."""
     found, closed = [], []
     for folder, folders, names in os.walk(root, onerror=lambda e: closed.append(Path(e.filename))):
+        hidden += [Path(folder, name) for name in folders + names if name.startswith(".")]
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
         closed.extend(filter(Path.is_symlink, (Path(folder, name) for name in folders)))
@@ -142,16 +144,27 @@ def _stamp(file):
 
 def _answer(classifier, files, stamps, top_k, answers):
     """Classify the files, {name: path}, and give each answer once the journal holds it."""
+    for rows in classify_files(classifier, files, top_k):
+        rows = [row | {"stamp": stamps[row["photo"]]} for row in rows]
+        journal.append(answers, rows)
+        yield from rows
+
+
+def classify_files(classifier, files, top_k):
+    """Classify the files, {name: path}, and give the rows of a batch at a time, in their order.
+
+    A row is {"photo": name, "problem": reason} and, where there is no problem, the `top_k`
+    likeliest "labels" with their "probabilities".
+    """
     for names, decoded in _decode_ahead(classifier, files):
         pixels = [square for square, problem in decoded if not problem]
         shares = iter(classifier.forward(np.stack(pixels)) if pixels else ())
         rows = []
         for name, (_, problem) in zip(names, decoded, strict=True):
-            rows.append({"photo": name, "problem": problem, "stamp": stamps[name]})
+            rows.append({"photo": name, "problem": problem})
             if not problem:
                 rows[-1] |= _likeliest(next(shares), top_k)
-        journal.append(answers, rows)
-        yield from rows
+        yield rows
 
 
 def _likeliest(shares, top_k):
@@ -179,6 +192,8 @@ def _decode(classifier, file):
         if file.is_dir():
             os.scandir(file).close()  # raises the reason where it is unreadable
             return None, "a linked folder, which is not followed"
+        if not os.path.lexists(file):
+            return None, "it is not there"
         if not file.is_file():
             return None, "not a regular file"
         return classifier.decode(encoded(file)), ""

@@ -78,6 +78,7 @@ class Classifier:
         self.forward = network
         self.model = model
         self._square = square
+        self.passed = []  # of `fastest`
         self.metadata = metadata
         self.classes = metadata["classes"]
         self.size = {name: metadata[name] for name in ("image_size", "resize_side")}
@@ -109,13 +110,39 @@ class Classifier:
         network = formats.load(path, runtime=runtime)
         return cls(network, network.metadata)
 
-    def classify(self, photo, *, top_k=5, name=None):
-        """List the `top_k` likeliest classes of one image, at most all: (name, probability).
+    @classmethod
+    def fastest(cls, run_dir):
+        """Load what starts soonest of the model in `run_dir`: an export of it, or model.keras.
 
-        Raises as `image` does, and ValueError for a `top_k` under 1.
+        Of the exports, the float formats whose runtime is installed; they give the same answers.
+        One that cannot be used, such as another model's, is passed over, with a line in `passed`.
+        Raises as `load_model` does.
+        """
+        passed = []
+        for path in formats.in_run_dir(run_dir):
+            try:
+                made = cls.from_export(path)
+                formats.check_same_model(made.metadata, run_dir)
+                break
+            except (ValueError, OSError) as error:
+                passed.append(f"{path} is not used: {error}")
+        else:
+            made = cls.from_run_dir(run_dir)
+        made.passed = passed
+        return made
+
+    def classify(self, photo, *, top_k=5, name=None):
+        """List the `top_k` likeliest classes of an image, at most all: (name, probability).
+
+        Of a list or tuple of images, such a list for each. Raises as `image` does, and ValueError
+        for a `top_k` under 1.
         """
         check_top_k(top_k)
-        row = self.forward(self.image(photo, name=name)[np.newaxis])[0]
+        if isinstance(photo, list | tuple):
+            return [self._named(row, top_k) for row in self.probabilities(photo)]
+        return self._named(self.forward(self.image(photo, name=name)[np.newaxis])[0], top_k)
+
+    def _named(self, row, top_k):
         return [(self.classes[i]["name"], float(row[i])) for i in likeliest(row, top_k)]
 
     def probabilities(self, photos):

@@ -4,7 +4,7 @@ Of the runtimes, only the one that is asked for is imported.
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -95,6 +95,26 @@ def open_export(path, metadata, *, runtime="") -> Network:
     return Network(path, metadata, runtime, RUNTIMES[runtime].open(path))
 
 
+def in_run_dir(run_dir) -> Iterator[Path]:
+    """Give the float exports in a run_dir whose runtime is installed, what starts soonest first."""
+    for name in STARTING:
+        path = Path(run_dir, "export", FORMATS[name].file)
+        if path.exists() and all(map(is_installed, FORMATS[name].modules[-1:])):
+            yield path
+
+
+def check_same_model(metadata, run_dir) -> None:
+    """Raise ValueError unless an export's metadata is of the model in `run_dir`.
+
+    That is the one whose hash model.json holds; where it holds none, as those of older kits,
+    model.keras is hashed.
+    """
+    ours = read_metadata(Path(run_dir, "model.json"))
+    sha256 = ours.get("sha256") or hash_file(Path(run_dir, "model.keras"))
+    if (metadata.get("sha256"), metadata["classes"]) != (sha256, ours["classes"]):
+        raise ValueError(f"it is of another model than {run_dir} holds; {REMEDY}")
+
+
 def metadata_path(path) -> Path:
     """Return the path of an export's metadata: its own with .json at the end."""
     return Path(f"{path}.json")
@@ -115,8 +135,8 @@ def read_export(path) -> dict:
             f"{metadata['outputs']}: {REMEDY}"
         )
     if wrong := hashes(path).items() ^ metadata["files"].items():
-        name, _ = min(wrong)
-        raise ValueError(f"{path}: {name} is not the file that {beside.name} tells of; {REMEDY}")
+        changed = Path(path, min(wrong)[0])
+        raise ValueError(f"{changed} is not the file that {beside.name} tells of; {REMEDY}")
     return metadata
 
 
@@ -225,3 +245,5 @@ FORMATS = {
     "litert": Format("model.tflite", {"litert": "LiteRT"}),
     "litert_int8": Format("model_int8.tflite", {"litert": "LiteRT int8"}),
 }
+# by the time from the shell to the answer for one image
+STARTING = ("litert", "onnx", "saved_model")

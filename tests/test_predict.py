@@ -1,0 +1,202 @@
+"""`python -m kit predict`, and what it calls."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kit.__main__ import main
+from kit.files import hash_file
+from kit.inference import export, predict
+from kit.inference.classifier import Classifier
+from kit.inference.formats import metadata_path
+from tests import exported, images
+
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # to import them is an error
+from kit.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A trained model and its exports in float32."""
+    run_dir = exported.write_run(tmp_path_factory.mktemp("predict") / "run [1] é")
+    described = json.loads((run_dir / "model.json").read_text())
+    described["sha256"] = hash_file(run_dir / "model.keras")
+    (run_dir / "model.json").write_text(json.dumps(described))
+    export.export_all(run_dir, ["onnx", "litert"])
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for number, mode in enumerate(("RGB", "L", "CMYK")):
+        (folder / f"{mode}.jpg").write_bytes(images.jpeg(50 + 9 * number, 80, number, mode))
+    (folder / "alpha [x].png").write_bytes(images.png(70, 61, 5, "RGBA"))
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.jpg").write_bytes(images.jpeg(50, 60))
+    (folder / "inner").mkdir()
+    (folder / "inner" / "deep.JPG").write_bytes(images.jpeg(90, 60, 7))
+    return folder
+
+
+NAMES = ["CMYK.jpg", "L.jpg", "RGB.jpg", "alpha [x].png", "inner/deep.JPG"]
+
+
+def only(run_dir, place, *exports):
+    """Copy the run with these exports alone."""
+    shutil.copytree(run_dir, place, ignore=lambda _, names: {"export"} & set(names))
+    for name in exports:
+        (place / "export").mkdir(exist_ok=True)
+        for file in (run_dir / "export" / name, metadata_path(run_dir / "export" / name)):
+            shutil.copy(file, place / "export")
+    return place
+
+
+def said(capsys):
+    found = capsys.readouterr()
+    return found.out.splitlines(), found.err.splitlines()
+
+
+def state(folder):
+    return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_answers_of_an_export_need_no_tensorflow_and_are_the_models(
+    run_dir, photos, tmp_path, name
+):
+    place, here = only(run_dir, tmp_path / "run", name), tmp_path / "here"
+    here.mkdir()
+    before = state(place)
+    command = ["predict", str(photos), "--run-dir", str(place), "--json", "--top-k", "9"]
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, *command],
+        cwd=here,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    model = Classifier.from_run_dir(run_dir)
+    answers = json.loads(found.stdout)
+    assert [answer["photo"] for answer in answers] == [str(photos / name) for name in NAMES]
+    for answer in answers:
+        expected = model.classify(answer["photo"], top_k=9)
+        assert [(row["name"], row["label"]) for row in answer["classes"]] == [
+            (name, exported.NAMES.index(name)) for name, _ in expected
+        ]
+        ours = np.log([row["probability"] for row in answer["classes"]])
+        theirs = np.log([share for _, share in expected])
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=export.TOLERANCE)
+    assert state(place) == before
+    assert not list(here.iterdir())
+
+
+def test_a_line_a_photo_with_names_and_percentages(run_dir, photos, capsys):
+    photo = str(photos / "RGB.jpg")
+    assert main(["predict", photo, "--run-dir", str(run_dir), "--top-k", "2"]) == 0
+    answer = Classifier.from_run_dir(run_dir).classify(photo, top_k=2)
+    shares = ", ".join(f"{name} ({100 * share:.1f} %)" for name, share in answer)
+    assert said(capsys) == ([f"{photo}: {shares}"], [])
+
+
+def test_folders_and_patterns_are_what_users_expect(run_dir, photos, capsys):
+    def shown(*arguments):
+        assert main(["predict", *map(str, arguments), "--run-dir", str(run_dir)]) == 0
+        out, err = said(capsys)
+        return [line.split(": ")[0].removeprefix(f"{photos}/") for line in out], err
+
+    skipped = ["note: skipped 1: not an image by its name", "note: skipped 1: hidden"]
+    assert shown(photos) == (NAMES, skipped)
+    assert shown(photos / "*.jpg") == (NAMES[:3], [])
+    assert shown(photos / "**" / "*.JPG") == (NAMES[4:], [])
+    assert shown(photos / "alpha [x].png") == (NAMES[3:4], [])  # a name, not a pattern
+    assert shown(photos / "L.jpg", photos / "RGB.jpg") == (NAMES[1:3], [])
+
+
+def test_a_bad_photo_is_a_line_and_the_others_are_answered(run_dir, photos, tmp_path, capsys):
+    (tmp_path / "cut.jpg").write_bytes(images.jpeg(60, 60)[:-200])
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    bad = [str(tmp_path / name) for name in ("cut.jpg", "loop.jpg", "absent.jpg", "no*.jpg")]
+    command = ["predict", *bad, str(photos / "L.jpg"), "--run-dir", str(run_dir)]
+    assert main(command) == 1
+    out, err = said(capsys)
+    assert len(out) == 1 and out[0].startswith(f"{photos / 'L.jpg'}: ")
+    reasons = ["truncated or damaged", "not a regular file", *["it is not there"] * 2]
+    assert err == [f"error: {name}: {why}" for name, why in zip(bad, reasons, strict=True)]
+    assert main([*command, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [answer.get("problem") for answer in found] == [*reasons, None]
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["--run-dir", "nothing"], "nothing/model.json is not there: train a model first"),
+        (["--run-dir", "{run}", "--top-k", "0"], "top_k: 0 names no class; give 1 or more"),
+    ],
+)
+def test_bad_usage_is_two_and_makes_no_folder(
+    run_dir, photos, tmp_path, monkeypatch, capsys, arguments, reason
+):
+    monkeypatch.chdir(tmp_path)
+    given = [argument.format(run=run_dir) for argument in arguments]
+    assert main(["predict", str(photos / "L.jpg"), *given]) == 2
+    out, err = said(capsys)
+    assert out == [] and len(err) == 1 and err[0].startswith(f"error: {reason}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_images_is_bad_usage(run_dir, tmp_path, capsys):
+    assert main(["predict", str(tmp_path), "--run-dir", str(run_dir)]) == 2
+    assert "no image in" in said(capsys)[1][0]
+
+
+@pytest.mark.parametrize("extra", [[], ["--run-dir", "a", "--weights", "b"]])
+def test_one_model_is_named(extra, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["predict", "photo.jpg", *extra])
+    assert exit.value.code == 2
+    assert "--run-dir" in capsys.readouterr().err
+
+
+def test_the_fastest_is_an_export_and_the_model_where_there_is_none(run_dir, tmp_path):
+    assert Classifier.fastest(run_dir).model is None
+    plain = Classifier.fastest(only(run_dir, tmp_path / "run"))
+    assert plain.model is not None and plain.passed == []
+
+
+def test_an_export_of_another_model_or_a_damaged_one_is_passed_over(run_dir, tmp_path):
+    place = only(run_dir, tmp_path / "run", "model.onnx", "model.tflite")
+    with (place / "export" / "model.tflite").open("ab") as file:
+        file.write(b"more")
+    described = json.loads((place / "export" / "model.onnx.json").read_text())
+    described["sha256"] = "0" * 64
+    (place / "export" / "model.onnx.json").write_text(json.dumps(described))
+    found = Classifier.fastest(place)
+    assert found.model is not None
+    damaged, stale = sorted(found.passed, reverse=True)
+    assert "model.tflite is not the file that model.tflite.json tells of" in damaged
+    assert "is of another model" in stale and "export the model again" in stale
+
+
+def test_several_paths_are_classified_as_one_each(run_dir, photos):
+    model = Classifier.fastest(run_dir)
+    paths = [photos / "L.jpg", str(photos / "RGB.jpg")]
+    for answer, path in zip(model.classify(paths), paths, strict=True):
+        one = model.classify(path)
+        assert [name for name, _ in answer] == [name for name, _ in one]
+        np.testing.assert_allclose([p for _, p in answer], [p for _, p in one], atol=1e-5)
+    assert model.classify([]) == []
+
+
+def test_a_hostile_name_cannot_steer_the_terminal():
+    answer = {"photo": "a\x1b[2J\n.jpg", "classes": [{"name": "b\r\x07", "probability": 0.5}]}
+    assert predict.line(answer) == "a\ufffd[2J\ufffd.jpg: b\ufffd\ufffd (50.0 %)"
