@@ -1,10 +1,17 @@
 """Files that are written whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REMEDY = "make room, and run the same again"
 
 
 @contextmanager
@@ -12,16 +19,61 @@ def replacing(path):
     """Give a temporary path beside `path`, renamed to it when the block ends without an error.
 
     A reader never sees half a file, and a failed or killed write leaves the old file as it was.
-    Folders are made as needed. The temporary name keeps the suffix: Keras and matplotlib read it.
+    Folders are made as needed. A full disk raises OSError with `path` and the remedy.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    with naming_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(path)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path):
+    """Give an empty folder beside `path`, as `replacing` does a file."""
+    path = Path(path)
+    with naming_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+        temporary.mkdir()
+        try:
+            yield temporary
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def naming_full_disk(path):
+    """Raise OSError naming `path` and the remedy for a full disk, whichever library's error it is.
+
+    Others, HDF5's and TensorFlow's among them, say so in their text alone.
+    """
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        full = [reason for reason in map(os.strerror, FULL) if reason in str(error)]
+        if not full or REMEDY in str(error):
+            raise
+        raise OSError(f"{path} cannot be written ({full[0]}): {REMEDY}") from error
+
+
+def temporary_beside(path) -> Path:
+    """Make an empty file beside `path`, under a name that nobody can foresee; follow no link to it.
+
+    The name begins with a dot and keeps the suffix, which Keras and matplotlib read.
+    """
+    path = Path(path)
+    suffix = path.suffix if len(path.suffix) < 20 else ""
+    name = f".{path.stem[:40]}.{uuid4().hex}{suffix}"  # 255 bytes at most
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    os.close(os.open(path.with_name(name), flags, 0o666))  # less what the umask takes away
+    return path.with_name(name)
 
 
 def check_writable(path) -> None:
@@ -31,9 +83,8 @@ def check_writable(path) -> None:
     folder = Path(path).parent
     while not os.path.lexists(folder):
         folder = folder.parent
-    probe = folder / f".{os.getpid()}.tmp"
-    probe.touch()
-    probe.unlink()
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_json(path, values: dict) -> None:

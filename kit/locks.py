@@ -44,14 +44,14 @@ def keep(path, what: str) -> None:
 
     Raises InUse as `holding` does.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     if path not in _kept:
         _kept[path] = _acquire(path, what)
 
 
 def release(path) -> None:
     """Give up what `keep` holds; nothing where it holds nothing."""
-    path = Path(path)
+    path = Path(path).absolute()
     if path in _kept:
         _release(path, _kept.pop(path))
 
@@ -67,6 +67,7 @@ def owner(path) -> str:
 
 def _acquire(path: Path, what: str) -> int | None:
     """Give an open handle on the lock file, None where the disk is read-only for this process."""
+    patience = 100  # looks at a lock whose new owner has not yet written its name
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +80,12 @@ def _acquire(path: Path, what: str) -> int | None:
             raise OSError(
                 f"{path} cannot be made ({error.strerror}), which tells others that {what}"
             ) from None
-        free = _flock(handle)
-        if _is_at(path, handle):
+        free, record = _flock(handle), _record(os.pread(handle, 4096, 0))
+        patience -= 1
+        if _is_at(path, handle) and (free or _lives(record) or patience <= 0):
             break
         os.close(handle)
-    record = _record(os.pread(handle, 4096, 0))
+        time.sleep(0.01)
     if not free or (not made and _lives(record)):
         os.close(handle)
         raise InUse(_refusal(path, what, record))
@@ -180,6 +182,17 @@ def _refusal(path: Path, what: str, record: dict) -> str:
     if record and record["host"] != socket.gethostname():
         remedy += f"; if that process is gone, delete {path}"
     return f"{what} by {_named(record) if record else 'another process'}: {remedy}"
+
+
+def _forget() -> None:
+    """Leave the locks to the process that this one was forked from."""
+    for handle in _kept.values():
+        if handle is not None:
+            os.close(handle)
+    _kept.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 @atexit.register

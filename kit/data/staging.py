@@ -5,8 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from kit.data import paths, storage
 from kit.data.manifest import CLASSES, MANIFEST, read_manifest
+from kit.files import temporary_beside
+from kit.locks import holding
 
 STAGED_DIR = "data/staged"
+LOCK = ".staging.lock"
 IN_PROGRESS = "staging.json"  # the manifest of the shards that are being copied
 DOWNLOADS = 8  # at once
 
@@ -24,7 +27,12 @@ def stage(data_dir, progress=lambda shards, total: shards) -> str:
         return str(data_dir)
     splits = read_manifest(source)["splits"]
     target = storage.folder(_staged_path(str(source)))
-    target.local.mkdir(parents=True, exist_ok=True)
+    with holding(target.local / LOCK, f"data_dir {data_dir} is being copied to {target}"):
+        _copy(source, target, splits, progress)
+    return str(target)
+
+
+def _copy(source, target, splits: dict, progress) -> None:
     _begin(target, source.read(MANIFEST))
     shards = [shard for part in splits.values() for shard in part["shards"]]
     shards = [shard for shard in shards if target.size(shard["name"]) != shard["bytes"]]
@@ -38,7 +46,6 @@ def stage(data_dir, progress=lambda shards, total: shards) -> str:
         pool.shutdown(cancel_futures=True)
     for name in (CLASSES, MANIFEST):
         target.write(name, source.read(name))
-    return str(target)
 
 
 def _staged_path(url: str) -> str:
@@ -50,10 +57,15 @@ def _staged_path(url: str) -> str:
 
 
 def _begin(target, text: bytes) -> None:
-    """Remove what belongs to another set than that of the manifest `text`, and keep that."""
-    if target.size(IN_PROGRESS) is None or target.read(IN_PROGRESS) != text:
-        for name in target.names():
+    """Remove what belongs to another set than that of the manifest `text`, and keep that.
+
+    And what a killed process left behind.
+    """
+    same = target.size(IN_PROGRESS) is not None and target.read(IN_PROGRESS) == text
+    for name in target.names():
+        if name != LOCK and (name.endswith(".tmp") or not same):
             target.remove(name)
+    if not same:
         target.write(IN_PROGRESS, text)
 
 
@@ -67,7 +79,7 @@ def _check_room(target, size: int) -> None:
 
 
 def _fetch(source, target, shard: dict) -> str:
-    temporary = target.local / f".{shard['name']}.tmp"
+    temporary = temporary_beside(target.local / f"{shard['name']}.tmp")
     try:
         paths.ask("get_file", source.path(shard["name"]), str(temporary))
         if (size := temporary.stat().st_size) != shard["bytes"]:

@@ -19,14 +19,16 @@ import tensorflow as tf
 from kit.data.manifest import read_manifest
 from kit.evaluation.comparison import compare
 from kit.evaluation.compatibility import check_data
-from kit.files import replacing, write_json
+from kit.files import replacing, replacing_folder, write_json
 from kit.inference import formats
 from kit.inference.classifier import load_model
 from kit.inference.formats import FORMATS
+from kit.locks import holding
 from kit.model.folding import deployable, in_float32
 from kit.pipeline.dataset import evaluation_dataset
 from kit.pipeline.preprocessing import evaluation_image
 
+LOCK = ".export.lock"  # in run_dir
 TOLERANCE = 1e-4  # of log-probabilities, which are the logits but for a number per image
 LEAST = 1e-30  # float32 has no logarithm of what it rounds to zero
 CHECKED = 32  # images
@@ -58,21 +60,25 @@ def export_all(run_dir, exports, *, calibration=None, validation=None):
     network = keras.Model(network.input, {"probabilities": network.output})  # the name everywhere
     pixels = _noise(network) if calibration is None else calibration[:CHECKED]
     expected = _log_probabilities(model, pixels)
-    records = []
-    for name in exports:
-        path = Path(run_dir) / "export" / FORMATS[name].file
-        _remove(path)
-        with _quiet():
-            _write(name, network, path, metadata, calibration)
-        described = metadata | {"form": name, "outputs": len(metadata["classes"])}
-        described |= {"files": formats.hashes(path)}
-        checks = _check(path, described, pixels, expected)
-        if name == "litert_int8" and validation is not None:
-            exported = formats.open_export(path, described)
-            checks["cost"] = cost(exported, partial(_probabilities, network), validation)
-        write_json(formats.metadata_path(path), described | {"checks": checks})
-        records.append({"form": name, "path": str(path), "bytes": _size(path), **checks})
-    return records
+    with holding(Path(run_dir) / LOCK, f"run_dir {run_dir} is being exported"):
+        return [
+            _export(run_dir, name, network, metadata, pixels, expected, calibration, validation)
+            for name in exports
+        ]
+
+
+def _export(run_dir, name, network, metadata, pixels, expected, calibration, validation):
+    path = Path(run_dir) / "export" / FORMATS[name].file
+    with _quiet():
+        _write(name, network, path, metadata, calibration)
+    described = metadata | {"form": name, "outputs": len(metadata["classes"])}
+    described |= {"files": formats.hashes(path)}
+    checks = _check(path, described, pixels, expected)
+    if name == "litert_int8" and validation is not None:
+        exported = formats.open_export(path, described)
+        checks["cost"] = cost(exported, partial(_probabilities, network), validation)
+    write_json(formats.metadata_path(path), described | {"checks": checks})
+    return {"form": name, "path": str(path), "bytes": _size(path), **checks}
 
 
 def int8_images(data_dir, metadata, *, calibration_images):
@@ -92,9 +98,11 @@ def int8_images(data_dir, metadata, *, calibration_images):
 def _write(name, network, path, metadata, calibration):
     match name:
         case "saved_model":
-            write_saved_model(network, path, resize_side=metadata["resize_side"])
+            with replacing_folder(path) as folder:
+                write_saved_model(network, folder, resize_side=metadata["resize_side"])
         case "onnx":
-            write_onnx(network, path)
+            with replacing(path) as file:
+                write_onnx(network, file)
         case "litert":
             write_litert(network, path)
         case "litert_int8":

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from kit import ROOT
 from kit.files import write_json
+from kit.locks import holding
 from kit.prep.imagenet import LABELS_FILE, NAMES_FILE
 
 MARKER = "demo.json"
@@ -61,10 +62,19 @@ def make_demo(*, raw_dir, demo_views, seed) -> None:
     """
     target = ROOT / raw_dir
     wanted = {"demo_views": demo_views, "seed": seed}
+    lock = target.with_name(f".{target.name}.lock")
     if _is_made(target, wanted):
         return
+    with holding(lock, f"raw_dir {target} is being made"):
+        if not _is_made(target, wanted):  # by another process, since
+            _make(target, wanted)
+
+
+def _make(target: Path, wanted: dict) -> None:
+    demo_views, seed = wanted.values()
     partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial.unlink() if partial.is_symlink() else shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     for folder in ("train", "validation", "bounding_boxes"):
         (partial / folder).mkdir(parents=True)
     names = (f"{wnid}\t{photo.name}\n" for wnid, photo in zip(WNIDS, PHOTOGRAPHS, strict=True))

@@ -30,7 +30,7 @@ UNFINISHED = "unfinished"  # a folder, from before the first shard until after t
 STARTED = f"{UNFINISHED}/set.json"  # which set it is
 LEFTOVER = re.compile(  # temporary names of write_shard and storage.Remote; of kit.files
     rf"\.?({SHARD_NAME.pattern}|classes\.tsv|manifest\.json)\.[0-9a-f]+\.tmp"
-    r"|\.(classes\.[0-9]+\.tsv|manifest\.[0-9]+\.json)"
+    r"|\.(classes\.[0-9a-f]+\.tsv|manifest\.[0-9a-f]+\.json)"
 )
 
 

@@ -7,10 +7,9 @@ the rename to its name is the commit, and what is written twice is the same.
 import functools
 import random
 import tempfile
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import tensorflow as tf
 
@@ -18,7 +17,8 @@ from kit.data import paths, storage
 from kit.data.images import prepare, read_header
 from kit.data.manifest import CHANGES, MANIFEST, read_manifest
 from kit.data.paths import printable
-from kit.files import hash_file
+from kit.files import hash_file, temporary_beside
+from kit.locks import holding
 from kit.machine import cores
 from kit.prep import imagenet, manifest_writer
 from kit.prep.examples import encode_example
@@ -27,6 +27,7 @@ from kit.prep.sections import Preparation
 from kit.prep.sources import Image, Index
 from kit.prep.workers import run_tasks
 
+LOCK = ".preparation.lock"  # in data_dir, unless that is a URL
 IMAGES_PER_WORKER = 5000  # a worker takes about as long to start as to read their headers
 
 
@@ -80,10 +81,23 @@ def write_shards(
     interrupted. An image that cannot be read is quarantined; more than `quarantine_budget` of them
     are an error. progress(tasks, total) wraps the stream of finished shards, as tqdm does.
     Raises ValueError for more shards than images, too many unreadable images, or a data_dir that
-    holds something else, and OSError naming the file that cannot be read or written.
+    holds something else, and OSError naming the file that cannot be read or written, or another
+    process that prepares data_dir.
     """
     folder = storage.folder(data_dir)
     plans = plan(index, preparation, seed=seed)
+    with _alone(folder):
+        return _write_missing(index, plans, preparation, raw_dir, folder, seed, progress)
+
+
+def _alone(folder):
+    """Give what refuses a second process; an object store cannot hold a lock."""
+    if not folder.local:
+        return nullcontext()
+    return holding(folder.local / LOCK, f"data_dir {folder} is being prepared")
+
+
+def _write_missing(index, plans, preparation, raw_dir, folder, seed, progress) -> dict:
     head = manifest_writer.head(index, preparation, raw_dir=raw_dir, seed=seed)
     done = manifest_writer.begin(folder, head)
     todo = [shard for shard in plans if shard.name not in done]
@@ -106,7 +120,7 @@ def write_shard(shard: ShardPlan, *, folder, root, classes, preparation: Prepara
 
     The entry also says its "split" and which files were "reencoded" and "quarantined", and why.
     """
-    temporary = Path(folder.local or tempfile.gettempdir()) / f".{shard.name}.{uuid4().hex}.tmp"
+    temporary = temporary_beside(Path(folder.local or tempfile.gettempdir()) / f"{shard.name}.tmp")
     entry = {"split": shard.split, "name": shard.name, "records": 0, "bytes": 0, "sha256": ""}
     entry |= {"classes": [0] * len(classes), "boxes": 0, "smaller": 0}
     entry |= {kind: [] for kind in CHANGES}

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from kit import params, signals
+from kit import locks, params, signals
 from kit.data import paths
 from kit.files import write_json
 from kit.runner import checks, environment, notebooks, summary
 from kit.training import cluster
 
 ASK = "--recipe: name one of {names} (python -m kit recipes tells of each), or params.yaml itself"
+LOCK = ".run.lock"  # in run_dir, to the end of the process
 GIVEN = "the command line"  # where a value comes from
 
 
@@ -93,6 +94,7 @@ def prepare(p: params.Parameters, tasks: Mapping, root: Path, host: int = 0) -> 
     run wrote them. A `host` that is not number 0 gets a folder of its own in it.
     """
     run_dir = root / p.run.run_dir / (f"host-{host}" if host else "")
+    locks.keep(run_dir / LOCK, f"run_dir {run_dir} is used")
     path = run_dir / "params.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     used = {name for names in tasks.values() for name in names}

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
+from kit import locks
 from kit.files import write_json
 
 FILE = "checkpoints/run.json"
+LOCK = ".training.lock"  # in run_dir, from the start of a training until its model is saved
 # What may change when a run is resumed: where things are, what is shown, how often it is saved.
 FREE = {
     *("raw_dir", "data_dir", "run_dir", "data_service"),
@@ -57,6 +60,20 @@ def begin(run_dir, parameters):
         record(run_dir, parameters)
 
 
+@contextmanager
+def alone(run_dir):
+    """Refuse other processes that would train in `run_dir`, by locks.InUse, until `finish`.
+
+    They may do so as well when the block ends by an error.
+    """
+    locks.keep(Path(run_dir) / LOCK, f"run_dir {run_dir} is being trained in")
+    try:
+        yield
+    except BaseException:
+        locks.release(Path(run_dir) / LOCK)
+        raise
+
+
 def record(run_dir, parameters, *, finished=False):
     """Record the parameters of the training in `run_dir`, and whether its model is saved."""
     state = {"finished": finished, "parameters": _comparable(parameters)}
@@ -68,6 +85,7 @@ def finish(run_dir):
     parameters = parameters_of(run_dir)
     if parameters is not None:
         record(run_dir, parameters, finished=True)
+    locks.release(Path(run_dir) / LOCK)
 
 
 def _comparable(parameters):
