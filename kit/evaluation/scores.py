@@ -44,13 +44,12 @@ def accuracy(right):
 
 
 def label_ranks(labels, logits):
-    """Count the classes that rank above the label: 0 when it is the prediction.
+    """Count the other classes that the label does not beat: 0 where it is the first choice alone.
 
-    Of equal logits the lower class number ranks first, as in argmax.
+    So a tie is no hit: a network that gives all classes the same is never right.
     """
     own = np.take_along_axis(logits, labels[:, np.newaxis], axis=1)
-    earlier = np.arange(logits.shape[1]) < labels[:, np.newaxis]
-    return ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    return (~(logits < own)).sum(axis=1) - 1
 
 
 def cross_entropy(labels, logits):

@@ -1,6 +1,7 @@
 """Losses and metrics for labels int64 [batch], and for mixed ones float32 [batch, classes]."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -12,14 +13,30 @@ class ClassificationLoss(keras.losses.Loss):
     sigmoid cross-entropy of each class, averaged over the classes; a `target_threshold` above 0
     makes labels above it 1 and others 0, as timm's BinaryCrossEntropy does (Wightman et al. 2021,
     ResNet Strikes Back).
+
+    With `class_weights`, the loss of an image is multiplied by the weight of its class, from
+    `balanced_weights` of the training's `counts` [classes]; that of a mixed label is the average of
+    its classes' weights by their shares. Smoothing and threshold change the label, not the weight.
+    The average over a batch is of its images, not of their weights: so it does not depend on how
+    the images are divided among batches and replicas.
     """
 
-    def __init__(self, loss):
+    def __init__(self, loss, counts=None):
         super().__init__(name=loss.loss)
         self.binary = loss.loss == "binary_cross_entropy"
         self.label_smoothing, self.target_threshold = loss.label_smoothing, loss.target_threshold
+        self.weights = None if loss.class_weights == "none" else balanced_weights(counts)
 
     def call(self, labels, logits):
+        losses = self._of_images(labels, logits)
+        if self.weights is None:
+            return losses
+        weights = tf.constant(self.weights, losses.dtype)
+        if labels.shape.rank == 1:
+            return losses * tf.gather(weights, tf.cast(labels, tf.int32))  # Keras makes them float
+        return losses * tf.linalg.matvec(tf.cast(labels, losses.dtype), weights)
+
+    def _of_images(self, labels, logits):
         if not self.binary and not self.label_smoothing:
             return cross_entropy(labels, logits)
         labels = smooth_labels(labels, logits.shape[-1], self.label_smoothing)
@@ -28,6 +45,17 @@ class ClassificationLoss(keras.losses.Loss):
         if self.target_threshold:
             labels = tf.cast(labels > self.target_threshold, logits.dtype)
         return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits), axis=-1)
+
+
+def balanced_weights(counts):
+    """Weigh the classes so that each counts alike: float64 [classes] of its images' `counts`.
+
+    images / (classes * images of the class), scikit-learn's "balanced" (after King & Zeng 2001),
+    over the classes that have images; the others get 0. The average over all images is 1.
+    """
+    scale = sum(counts) / np.count_nonzero(counts)
+    counts = np.asarray(counts, "float64")
+    return np.divide(scale, counts, out=np.zeros_like(counts), where=counts > 0)
 
 
 def smooth_labels(labels, classes, label_smoothing):
@@ -53,12 +81,18 @@ def cross_entropy(labels, logits):
 
 
 def top1(labels, logits):
-    return keras.metrics.sparse_categorical_accuracy(class_numbers(labels), logits)
+    return label_ranks(labels, logits) < 1
 
 
 def top5(labels, logits):
-    k = min(5, logits.shape[-1])
-    return keras.metrics.sparse_top_k_categorical_accuracy(class_numbers(labels), logits, k=k)
+    return label_ranks(labels, logits) < 5
+
+
+def label_ranks(labels, logits):
+    """Count the other classes that the label does not beat, as kit.evaluation.scores does."""
+    own = tf.gather(logits, class_numbers(labels), batch_dims=1)
+    beaten = logits < own[:, tf.newaxis]
+    return tf.reduce_sum(tf.cast(~beaten, tf.int32), axis=1) - 1
 
 
 def class_numbers(labels):

@@ -41,6 +41,7 @@ class Loss(Section):
     loss: str = one_of("cross_entropy", "binary_cross_entropy")
     label_smoothing: float = below(1, "take 0.1")
     target_threshold: float = below(1, "take 0.2")
+    class_weights: str = one_of("none", "balanced")
 
     def conflicts(self):
         if self.target_threshold and self.loss != "binary_cross_entropy":

@@ -93,7 +93,8 @@ def test_warm_up_and_what_follows_are_torchvisions(timm, rule):
 
 
 def loss_and_gradient(name, labels, **settings):
-    settings = {"loss": name, "label_smoothing": 0.0, "target_threshold": 0.0} | settings
+    settings = {"label_smoothing": 0.0, "target_threshold": 0.0} | settings
+    settings |= {"loss": name, "class_weights": "none"}
     section = SimpleNamespace(
         **settings
     )  # the section Loss refuses smoothing and threshold at once
