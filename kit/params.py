@@ -18,7 +18,7 @@ import yaml
 from kit import ROOT
 from kit.evaluation.sections import Evaluation
 from kit.inference.sections import Export, Inference
-from kit.model.sections import Initial, Network, WeightDecay
+from kit.model.sections import PRETRAINED, Initial, Network, WeightDecay
 from kit.pipeline.sections import Augmentation, Crop, Mixing, Reading, Resolution, Throughput
 from kit.prep.sections import Preparation
 from kit.sections import Section, free, path, within
@@ -194,6 +194,11 @@ def resolve(
         problems += wrong
         values |= {name: _anchored(name, value, base) for name, value in typed.items()}
         sources |= dict.fromkeys(typed, where)
+    weights = values["initial_weights"]
+    if weights in PRETRAINED:  # they decide what nobody has set
+        for name, value in PRETRAINED[weights].wanted.items():
+            if sources[name] == PARAMS.name and values[name] != value:
+                values[name], sources[name] = value, f"weights {weights}"
     return values, sources, problems
 
 
@@ -224,6 +229,13 @@ def conflicts(parameters: Parameters):
             f"training_sizes: epoch {late[0]} never comes, for there are {schedule.epochs}, "
             "counted from 0; leave it out"
         )
+    values, weights = parameters.values, parameters.initial.initial_weights
+    for name, wanted in parameters.initial.wanted.items():
+        if values[name] != wanted:
+            yield (
+                f"{name}: {json.dumps(values[name])} is not what the weights {weights} are for: "
+                f"leave it out, or set it to {json.dumps(wanted)}"
+            )
     for check, *values in (
         (devices.check, devices.replicas or 1, schedule.batch_size),
         (parameters.mixing.check_batch, schedule.batch_size),
@@ -325,9 +337,14 @@ def _typed(given: Mapping, expected: Mapping, prefix: str) -> tuple[dict, list[s
     return typed, problems
 
 
+def is_path(name: str, value: str) -> bool:
+    """Tell whether the parameter's value is a path, and not a word such as a name of weights."""
+    return name in PATHS and FIELDS[name].metadata["path"](value)
+
+
 def _anchored(name: str, value, folder: Path):
     """Give a path from the repository's root, where it lies in it, or else the whole path."""
-    if name not in PATHS or not value or "://" in value:
+    if not value or not is_path(name, value) or "://" in value:
         return value
     path = Path(os.path.normpath(folder / os.path.expanduser(value)))  # noqa: PTH111 ~nobody stays
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)

@@ -44,9 +44,12 @@ def free():
     return limited(lambda value: "")
 
 
-def path():
-    """Give the field of a file's or folder's path, which may be empty."""
-    return dataclasses.field(metadata={"limit": lambda value: "", "path": True})
+def path(limit: Limit = lambda value: "", is_path=lambda value: True):
+    """Give the field of a file's or folder's path, which may be empty.
+
+    A value that `is_path` denies is a word of another meaning.
+    """
+    return dataclasses.field(metadata={"limit": limit, "path": is_path})
 
 
 def one_of(*choices: str):

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 
+from kit.files import hash_file
 from tests.networks import network
 
 SIZE, RESIZE_SIDE = 32, 40
@@ -33,6 +34,7 @@ def write_run(run_dir, precision="float32", *, version="1.5", seed=2):
     model.save(run_dir / "model.keras")
     classes = [{"wnid": f"n{number}", "name": name} for number, name in enumerate(NAMES)]
     metadata = {"classes": classes, "image_size": SIZE, "resize_side": RESIZE_SIDE}
+    metadata["sha256"] = hash_file(run_dir / "model.keras")
     (run_dir / "model.json").write_text(json.dumps(metadata))
     return run_dir
 

@@ -37,7 +37,8 @@ def metadata(**changes):
 def write_run(run_dir, model, **changes):
     run_dir.mkdir(exist_ok=True)
     model.save(run_dir / "model.keras")
-    (run_dir / "model.json").write_text(json.dumps(metadata(**changes)))
+    found = {"sha256": hashlib.sha256((run_dir / "model.keras").read_bytes()).hexdigest()}
+    (run_dir / "model.json").write_text(json.dumps(metadata(**found | changes)))
     return run_dir
 
 
@@ -190,7 +191,10 @@ def test_model_of_another_class_count_is_refused(tmp_path):
 def test_damaged_model_is_refused_in_one_line(tmp_path):
     write_run(tmp_path, colour_model())
     whole = (tmp_path / "model.keras").read_bytes()
-    (tmp_path / "model.keras").write_bytes(whole[: len(whole) // 2])
+    half = whole[: len(whole) // 2]
+    (tmp_path / "model.keras").write_bytes(half)
+    found = metadata(sha256=hashlib.sha256(half).hexdigest())
+    (tmp_path / "model.json").write_text(json.dumps(found))
     with pytest.raises(ValueError, match="model.keras cannot be read as a model") as error:
         load_model(tmp_path)
     assert "\n" not in str(error.value)
@@ -375,8 +379,15 @@ def test_file_that_model_json_does_not_tell_of_is_refused_before_it_is_loaded(tm
 def test_model_with_the_hash_that_model_json_tells_is_loaded(tmp_path):
     write_run(tmp_path, colour_model())
     found = hashlib.sha256((tmp_path / "model.keras").read_bytes()).hexdigest()
-    (tmp_path / "model.json").write_text(json.dumps(metadata(sha256=found)))
     assert load_model(tmp_path)[1]["sha256"] == found
+
+
+def test_model_json_without_a_hash_is_refused(tmp_path):
+    """Beside it any network of as many classes would pass for the trained one."""
+    write_run(tmp_path, colour_model())
+    (tmp_path / "model.json").write_text(json.dumps(metadata()))
+    with pytest.raises(ValueError, match="model.json lacks sha256: train again"):
+        load_model(tmp_path)
 
 
 def pillow_crop(picture, *, image_size, resize_side, antialias):

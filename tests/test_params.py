@@ -217,6 +217,9 @@ print("tensorflow" in sys.modules or "keras" in sys.modules)
     assert run.stdout.split() == ["6", "False"], run.stderr
 
 
+WEIGHTS = "initial_weights"
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -234,9 +237,17 @@ def test_a_path_given_by_hand_means_the_folder_that_is_told(tmp_path, monkeypatc
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setattr(params.os.path, "expanduser", without_nobody(params.os.path.expanduser))
     words = {"folder": tmp_path, "parent": tmp_path.parent, "home": "/home/somebody", "root": ROOT}
-    overrides = {name: given.format(**words) for name in params.PATHS}
+    overrides = {name: given.format(**words) for name in params.PATHS if name != WEIGHTS}
     p = params.load(overrides=overrides, folder=tmp_path)
-    assert {p.values[name] for name in params.PATHS} == {expected.format(**words)}
+    assert {p.values[name] for name in overrides} == {expected.format(**words)}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("net.pth", "{folder}/net.pth"), ("torchvision_v2", "torchvision_v2")]
+)
+def test_weights_given_by_hand_are_a_file_or_a_name(tmp_path, given, expected):
+    p = params.load(overrides={WEIGHTS: given}, folder=tmp_path)
+    assert p.values[WEIGHTS] == expected.format(folder=tmp_path)
 
 
 def without_nobody(expand):
@@ -345,5 +356,7 @@ def test_declared_refuses_what_is_no_notebook(tmp_path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_holds_only_what_differs_from_params_yaml(path):
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    values = params.load(path.stem).values
-    assert {name for name in values if values[name] != DEFAULTS[name]} == set(given)
+    p = params.load(path.stem)
+    changed = {name for name in p.values if p.values[name] != DEFAULTS[name]}
+    followed = {name for name in changed if p.sources[name].startswith("weights ")}
+    assert changed - followed == set(given)

@@ -17,7 +17,7 @@ from kit.data.paths import printable
 from kit.files import hash_file
 from kit.inference import formats
 from kit.machine import cores
-from kit.model.metadata import read_metadata
+from kit.model.metadata import SIZES, read_metadata
 from kit.pipeline.evaluation_crop import decode_jpeg, evaluation_square, evaluation_window
 
 BATCH = 32  # images in memory at once
@@ -28,7 +28,7 @@ def load_model(run_dir):
     """Load run_dir/model.keras and model.json: the Keras model and the metadata beside it.
 
     The metadata holds the SHA-256 of model.keras. Raises FileNotFoundError when either is absent,
-    ValueError when model.keras is not the file that model.json tells of (before it is loaded), when
+    ValueError when model.json does not tell the hash of model.keras (before that is loaded), when
     either cannot be read, or they disagree on the number of classes.
     """
     beside, path = Path(run_dir, "model.json"), Path(run_dir, "model.keras")
@@ -37,9 +37,9 @@ def load_model(run_dir):
             raise FileNotFoundError(
                 f"{needed} is not there: train a model first (notebook 02), or name another run_dir"
             )
-    metadata = read_metadata(beside)
+    metadata = read_metadata(beside, SIZES | {"sha256": str})
     found = hash_file(path)
-    if metadata.setdefault("sha256", found) != found:
+    if metadata["sha256"] != found:
         raise ValueError(
             f"{path} is not the file that model.json beside it tells of (SHA-256 {found[:12]}..., "
             f"not {metadata['sha256'][:12]}...): copy both again, or train again"

@@ -1,6 +1,6 @@
 """Arrays out of the files in which libraries keep weights, by name.
 
-Nothing that a file could make run is run: no pickled object, no saved layer.
+Nothing that a file could make run is run: a pickle may name tensors alone, and no layer is made.
 """
 
 import io
@@ -9,6 +9,9 @@ import pickle
 import zipfile
 
 import h5py
+
+from kit.model import torch_files
+from kit.model.sections import WEIGHT_FILES
 
 
 def read(path):
@@ -31,10 +34,7 @@ def read(path):
 
 
 def read_torch(path):
-    import torch
-
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: transposed(tensor.float().numpy()) for name, tensor in state.items()}
+    return {name: transposed(array) for name, array in torch_files.read_state(path).items()}
 
 
 def read_safetensors(path):
@@ -78,17 +78,15 @@ def text(name):
     return name.decode() if isinstance(name, bytes) else name
 
 
-READERS = {
-    ".keras": read_keras,
-    ".h5": read_h5,
-    ".safetensors": read_safetensors,
-    ".pth": read_torch,
-}
+READERS = dict(zip(WEIGHT_FILES, (read_keras, read_h5, read_safetensors, read_torch), strict=True))
 UNREADABLE = (
     OSError,
     KeyError,
     AttributeError,
     RuntimeError,
+    TypeError,
+    EOFError,
+    StopIteration,
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kit.files import replacing
 from kit.model.resnet import resnet50
+from kit.model.sections import CAFFE_MEANS, PYTORCH_MEANS
 from kit.model.weight_files import read, saved_layers
 from kit.model.weight_names import applications_name, kit_name, torchvision_name
 
@@ -36,13 +37,13 @@ class Source(NamedTuple):
 TORCHVISION = Source(
     "torchvision or timm",
     "resnet50_v1_5",
-    (123.675, 116.28, 103.53),
+    PYTORCH_MEANS,
     (58.395, 57.12, 57.375),
     1e-5,
 )
 # keras/src/applications/resnet.py and imagenet_utils.py, mode "caffe"
 APPLICATIONS = Source(
-    "keras.applications", "resnet50_v1", (123.68, 116.779, 103.939), (1, 1, 1), 1.001e-5, bgr=True
+    "keras.applications", "resnet50_v1", CAFFE_MEANS, (1, 1, 1), 1.001e-5, bgr=True
 )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kit import ROOT
+from kit import ROOT, params
 from kit.data import paths, storage
 from kit.evaluation.sections import FILES
 from kit.files import check_writable
@@ -31,7 +31,8 @@ def problems(tasks: Mapping[Path, dict], run_dir: str, root: Path) -> Iterator[s
     elif not used["demo_views"]:
         yield from _raised(_check_images, used["raw_dir"], root)
     for name, (file, remedy) in NEEDED.items():
-        if used.get(name) and not (path := root / used[name] / file).exists():
+        value = used.get(name)
+        if value and params.is_path(name, value) and not (path := root / value / file).exists():
             yield f"{name}: {path} is not there; {remedy}, or leave it empty"
     if used.get("predictions"):
         yield from _raised(table.check_table, root / used["predictions"])
@@ -88,10 +89,10 @@ def check_training(p, used, devices: Sequence[str], count: int = 1) -> None:
         p.devices.check(replicas, p.schedule.batch_size)
         p.mixing.check_batch(p.schedule.batch_size // count)
     if "initial_weights" in used and p.initial.initial_weights:
-        from kit.model import weights  # TensorFlow's import takes seconds
+        from kit.model import pretrained, weights  # TensorFlow's import takes seconds
 
         try:
-            weights.check_fits(ROOT / p.initial.initial_weights, p.network)
+            weights.check_fits(pretrained.fetch(p.initial.initial_weights), p.network)
         except ValueError as error:
             raise ValueError(f"initial_weights: {error}") from None
     if "data_service" in used and p.reading.data_service:

@@ -1,0 +1,108 @@
+"""Pretrained weights by one word: fetched once into Keras' cache, and checked."""
+
+import hashlib
+import json
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+from keras.src.backend.config import keras_home
+
+from kit import ROOT, params
+from kit.files import hash_file, replacing
+from kit.model.resnet import resnet50
+from kit.model.sections import PRETRAINED
+from kit.model.weights import read_into
+
+SILENCE = 60  # seconds without a byte, after which a download has failed
+# ImageNet's wnids and names in the order of the logits: keras/src/applications/imagenet_utils.py
+CLASSES = (
+    "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json",
+    "c2c37ea517e94d9795004a39431a14cb",
+)
+
+
+def fetch(weights):
+    """Return the file of `initial_weights`: of a name of PRETRAINED the one in the cache.
+
+    It is downloaded with a progress bar when it is not there. Raises OSError when it cannot be,
+    ValueError when its hash is another, each with what to do; the cache then has no such file.
+    """
+    if weights not in PRETRAINED:
+        return ROOT / weights
+    return cached(PRETRAINED[weights].url, PRETRAINED[weights].digest)
+
+
+def load(name):
+    """Return (model, metadata) of weights for ImageNet's 1,000 classes, as after a training.
+
+    The model gives logits of 224 x 224 pixels; the metadata is what model.json would hold. `name`
+    is of PRETRAINED. Raises as `fetch` does.
+    """
+    path = fetch(name)
+    network = params.load(overrides={"initial_weights": name}).network
+    model = resnet50(network, classes=1000)
+    read_into(model, path)
+    index = json.loads(cached(*CLASSES).read_text(encoding="utf-8"))
+    named = [index[str(number)] for number in range(1000)]
+    return model, {
+        "classes": [{"wnid": wnid, "name": name.replace("_", " ")} for wnid, name in named],
+        "image_size": 224,
+        "resize_side": PRETRAINED[name].resize_side,
+        "sha256": hash_file(path),
+    }
+
+
+def cached(url, digest):
+    """Return the file of a URL in Keras' cache, its hash compared; raises as `fetch` does."""
+    path = Path(keras_home(), "models", url.rpartition("/")[2])
+    if not path.exists():
+        download(url, digest, path)
+    check(path, digest, "delete it, and it is fetched again")
+    return path
+
+
+def download(url, digest, path):
+    """Write the file of a URL to `path`, whole and of this hash or not at all."""
+    place = f"or put the file at {path}"
+    with replacing(path) as temporary:
+        try:
+            with timeout(SILENCE):
+                keras.utils.get_file(
+                    temporary.name,
+                    url,
+                    cache_dir=temporary.parent,
+                    cache_subdir="",
+                    force_download=True,  # the temporary file is there, and empty
+                )
+        except Exception as error:  # Keras raises bare ones
+            reason = (
+                str(error).removeprefix(f"URL fetch failure on {url}: ").removeprefix("None -- ")
+            )
+            raise OSError(f"{url} cannot be fetched ({reason}): try again, {place}") from None
+        check(temporary, digest, f"try again, {place}", url)
+
+
+def check(path, digest, remedy, name=None):
+    """Raise ValueError unless the file's MD5 is `digest`, or its SHA-256 begins so."""
+    if len(digest) == 32:
+        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    else:
+        found = hash_file(path)
+    if not found.startswith(digest):
+        raise ValueError(
+            f"{name or path} is not the file that was published: its hash is "
+            f"{found[: len(digest)]}, not {digest}; {remedy}"
+        )
+
+
+@contextmanager
+def timeout(seconds):
+    """Within the block, new sockets fail after so many seconds without an answer."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
