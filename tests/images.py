@@ -32,6 +32,7 @@ PREPARATION = Preparation(
     quarantine_budget=0.0,
     store_short_side=0,
     store_quality=90,
+    apply_orientation=False,
     processes=1,
     spark_master="",
 )

@@ -1,6 +1,9 @@
 """The rules of box files, and those that cannot be read."""
 
+import numpy as np
 import pytest
+from PIL import Image as Pillow
+from PIL import ImageOps
 
 from kit.data.manifest import ClassName
 from kit.prep import boxes
@@ -116,3 +119,21 @@ def test_vanished_box_file_is_named(tmp_path):
 def test_malformed_row_of_the_csv_is_refused(text):
     with pytest.raises(ValueError, match=r"words are no boxes|could not convert"):
         boxes.from_csv(text, WNID)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_turn_with_their_image(orientation):
+    """A picture of the box itself is turned by Pillow."""
+    box = (0.25, 0.5, 0.5, 0.9)
+    drawn = np.zeros([40, 100], np.uint8)
+    drawn[10:20, 50:90] = 255
+    exif = Pillow.Exif()
+    exif[274] = orientation
+    noted = Pillow.fromarray(drawn)
+    noted.info["exif"] = exif.tobytes()
+    shown = np.asarray(ImageOps.exif_transpose(noted))
+    rows, columns = np.nonzero(shown.any(axis=1))[0], np.nonzero(shown.any(axis=0))[0]
+    height, width = shown.shape
+    expected = (rows[0] / height, columns[0] / width, (rows[-1] + 1) / height)
+    expected += ((columns[-1] + 1) / width,)
+    assert boxes.turn([box], orientation) == [pytest.approx(expected)]

@@ -133,6 +133,15 @@ def test_images_stored_at_another_quality_are_refused():
         compatibility.check_data(METADATA, stored(store_quality=60))
 
 
+@pytest.mark.parametrize("ours, theirs", [(True, False), (False, True), (None, True)])
+def test_images_turned_otherwise_are_refused(ours, theirs):
+    older = {} if ours is None else {"apply_orientation": ours}  # an older kit turned none
+    with pytest.raises(
+        ValueError, match=f"apply_orientation {bool(ours)}, and these have {theirs}"
+    ):
+        compatibility.check_data(METADATA | older, stored(apply_orientation=theirs))
+
+
 def test_the_quality_of_images_stored_as_they_were_says_nothing():
     original = METADATA | {"store_short_side": 0}
     compatibility.check_data(original, stored(store_short_side=0, store_quality=60))

@@ -82,6 +82,14 @@ def test_served_pixels_are_those_of_evaluation(run_dir):
     np.testing.assert_array_equal(of_bytes["probabilities"], of_pixels["probabilities"])
 
 
+def test_served_strips_are_refused_as_the_classifier_refuses_them(run_dir):
+    strip = images.jpeg(1, 1500)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a strip of"):
+        served(run_dir, "serving_default")(image_bytes=as_rest_sends([strip]))
+    with pytest.raises(ValueError, match="a strip of 1500 x 1 pixels"):
+        Classifier.from_run_dir(run_dir).image(strip)
+
+
 @pytest.mark.parametrize(
     "kind, mode", [("JPEG", "CMYK"), ("PNG", "RGB"), ("WEBP", "RGB"), ("BMP", "RGB")]
 )

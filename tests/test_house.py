@@ -114,7 +114,6 @@ ORDINARY = {
         ("image_size", "resize_side", "channel_means", "stage_sizes", "precision"),
         "keys of model.json, by which a trained model is used, and arguments for its images",
     ),
-    **dict.fromkeys(("store_short_side", "store_quality"), "keys of manifest.json and model.json"),
     **dict.fromkeys(
         ("batch_size", "epochs", "steps_per_epoch", "learning_rate", "loss", "optimizer"),
         "Keras' own words",

@@ -125,6 +125,21 @@ def test_square_without_tensorflow_has_the_very_pixels_of_any_jpeg(size, progres
     assert found.dtype == np.uint8
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1500), (60_000, 1)])
+def test_a_strip_is_refused_in_and_outside_a_graph(height, width):
+    """Once resized, it would have gigabytes."""
+    encoded = tf.io.encode_jpeg(tf.zeros([height, width, 3], tf.uint8)).numpy()
+    size = {"image_size": 224, "resize_side": 256}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a strip of"):
+        list(tf.data.Dataset.from_tensors(encoded).map(lambda e: evaluate(e, size)))
+    with pytest.raises(ValueError, match=f"a strip of {width} x {height} pixels"):
+        preprocessing.evaluation_pixels(encoded, **size)
+
+
+def evaluate(encoded, size):
+    return preprocessing.evaluation_image(encoded, **size)
+
+
 def test_evaluation_window_is_what_is_cut():
     found = evaluation_crop.evaluation_window(240, 320, image_size=64, resize_side=73)
     np.testing.assert_allclose(found, [4 / 73, 16 / 97, 68 / 73, 80 / 97])

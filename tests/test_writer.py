@@ -1,8 +1,11 @@
 """Plans, shards and manifests, read back by TensorFlow alone and compared with the raw files."""
 
+import errno
 import hashlib
 import io
 import json
+import os
+import re
 import resource
 from collections import Counter
 from pathlib import Path
@@ -12,7 +15,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from kit.data import storage
+from kit.data import paths, storage
 from kit.data.manifest import (
     ClassName,
     class_counts,
@@ -288,14 +291,72 @@ def test_huge_file_is_not_read(raw_dir, tmp_path):
 # Other failures
 
 
-def test_vanished_image_stops_the_run_by_its_name(raw_dir, tmp_path):
+def vanish(path):
+    path.unlink()
+
+
+def lead_round(path):
+    path.unlink()
+    path.symlink_to(path)
+
+
+def become_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def become_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def grow(path):
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (vanish, "No such file"),
+        (lead_round, "symbolic links"),
+        # (become_a_pipe, "not a regular file|bytes when it was listed"),
+        (become_a_folder, "[Ii]s a directory|not a regular file"),
+        (grow, "bytes when it was listed and has"),
+    ],
+)
+def test_whatever_becomes_of_one_image_the_run_goes_on(raw_dir, tmp_path, spoil, reason):
     index = index_of(raw_dir)
     (shard, _) = plan(index, 1, 1)
-    path = Path(shard.images[5].path)
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{path.name} cannot be read \(No such file"):
-        write_one(shard, index, tmp_path, raw_dir)
-    assert not list(tmp_path.glob("*train-*"))
+    spoil(Path(shard.images[5].path))
+    entry = write_one(shard, index, tmp_path, raw_dir)
+    (item,) = entry["quarantined"]
+    assert re.search(reason, item["reason"]) and shard.images[5].name in item["file"]
+    assert entry["records"] == len(shard.images) - 1
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.EIO, errno.ESTALE])
+def test_errors_of_the_file_system_cost_one_image(raw_dir, tmp_path, monkeypatch, number):
+    index = index_of(raw_dir)
+    (shard, _) = plan(index, 1, 1)
+    bad, read = shard.images[2].path, paths.read_file
+
+    def refuse(path, limit):
+        if path == bad:
+            raise OSError(number, os.strerror(number), path)
+        return read(path, limit)
+
+    monkeypatch.setattr(paths, "read_file", refuse)
+    (item,) = write_one(shard, index, tmp_path, raw_dir)["quarantined"]
+    assert os.strerror(number) in item["reason"]
+
+
+def test_images_that_vanish_together_are_over_the_budget(raw_dir, tmp_path):
+    index = index_of(raw_dir)
+    for image in index.images:
+        Path(image.path).unlink()
+    where = {"raw_dir": raw_dir, "data_dir": tmp_path / "shards", "seed": 0}
+    with pytest.raises(ValueError, match="over the quarantine_budget of 0.1 .*No such file"):
+        writer.write_shards(index, preparation(quarantine_budget=0.1), **where)
 
 
 def test_surprise_names_the_image(raw_dir, tmp_path):

@@ -3,26 +3,43 @@
 Preparation, evaluation and inference treat an image file by these same functions.
 """
 
+import functools
 import io
-import struct
 import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+
+from kit.data import jpeg
+from kit.data.paths import printable
 
 MAX_FILE_BYTES = 2**28  # of one image; ImageNet's largest has 15 million
 MAX_PIXELS = 89_478_485  # Pillow's own limit, a quarter of a GiB of RGB; ImageNet's are smaller
 
-STORE_QUALITY = 90  # params.yaml's store_quality, for a model.json that does not state it
+MAX_ASPECT = 100  # long side over short; evaluation resizes the short side, and then cuts the long
+BACKGROUND = (255, 255, 255)  # behind transparent pixels: white, as most viewers show them
 
 # What Pillow may try: its other formats include some that run other programs (EPS).
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
+HEIC_REMEDY = "HEIC, for which pillow-heif is missing: pip install -e '.[heic]'"
+HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # "brands"
+PngImagePlugin.MAX_TEXT_CHUNK = (
+    2**26
+)  # bytes of a text or profile; Pillow's is 1 MiB: editors' exceed it
 
-# ITU-T T.81, table B.1: the markers that state a JPEG's size, and those that stand alone.
-START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
-END_OF_HEADER = (0xD9, 0xDA)
+# Where a note on how to turn the image may stand; Pillow itself turns TIFF and HEIC.
+NOTES = (b"Exif", b"EXIF", b"eXIf", b"Raw profile type", b"adobe.com/xap", b"irot", b"imir")
+NOTED = ("JPEG", "PNG", "WEBP", "AVIF")
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Header(NamedTuple):
@@ -32,44 +49,67 @@ class Header(NamedTuple):
     components: int  # 1 grey or palette, 3 RGB or YCbCr, 4 CMYK, YCCK or with alpha
 
 
+class Form(NamedTuple):
+    """How images are stored: parameters, and keys of manifest.json and model.json."""
+
+    store_short_side: int = 0  # pixels; larger images are resized to it; 0: no limit
+    store_quality: int = 90  # of the JPEGs that are resized
+    apply_orientation: bool = False  # turn the image as EXIF says
+
+
 class Prepared(NamedTuple):
     encoded: bytes  # the JPEG to store
     header: Header  # of what is stored
     reason: str  # why it was re-encoded, such as "CMYK JPEG"; "" if it was not
     resized: bool  # to store_short_side
+    orientation: int  # EXIF's number of how it was turned; 1: not at all
+
+
+def form_of(values) -> Form:
+    """Give the form that a manifest's parameters or model.json states; older ones state less."""
+    return Form(**{name: values[name] for name in Form._fields if values.get(name) is not None})
 
 
 def read_header(data: bytes) -> Header:
     """Read format and size from an image's first bytes; nothing is decoded.
 
-    Raises ValueError when the bytes are no image, or one of more than MAX_PIXELS.
+    Raises ValueError when the bytes are no image, and for one of more than MAX_PIXELS, beyond
+    MAX_ASPECT or of a kind that jpeg.read_frame refuses.
     """
     if data[:2] == b"\xff\xd8":
-        header = _read_jpeg_header(data)
+        header = Header("JPEG", *jpeg.read_frame(data)[:3])
     else:
         with _open(data) as picture:
             bands = len(picture.getbands())
             header = Header(picture.format, picture.height, picture.width, bands)
-    if header.height * header.width > MAX_PIXELS:
-        raise ValueError(f"{header.width} x {header.height} pixels, more than {MAX_PIXELS:,}")
+    check_sides(header.height, header.width)
     return header
 
 
-def prepare(data: bytes, header: Header, *, check, short_side, quality) -> Prepared:
+def check_sides(height: int, width: int) -> None:
+    """Raise ValueError for an image of more than MAX_PIXELS, or for a strip beyond MAX_ASPECT."""
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ValueError(f"a strip of {width} x {height} pixels, over {MAX_ASPECT} : 1")
+
+
+def prepare(data: bytes, header: Header, form: Form, *, check) -> Prepared:
     """Give what to store of an image whose header is known.
 
-    The original bytes, except that other formats than JPEG are re-encoded, and that an image whose
-    short side is over `short_side` (0: no limit) is resized to it, at JPEG quality `quality`.
+    The original bytes, except that an image which is turned, and other formats than JPEG, are
+    re-encoded, and that one whose short side is over the form's is resized to it.
     check: "full" decodes every image, "header" only those that change. Raises ValueError for bytes
     that cannot be read.
     """
-    encoded, reason = to_jpeg(data, header)
-    resized = 0 < short_side < min(header.height, header.width)
+    orientation = orientation_of(data, header) if form.apply_orientation else 1
+    encoded, reason = to_jpeg(data, header, orientation)
+    resized = 0 < form.store_short_side < min(header.height, header.width)
     if resized:
-        encoded = shrink(encoded, short_side=short_side, quality=quality)
+        encoded = shrink(encoded, short_side=form.store_short_side, quality=form.store_quality)
     elif check == "full":
         check_decodes(encoded)
-    return Prepared(encoded, read_header(encoded), reason, resized)
+    return Prepared(encoded, read_header(encoded), reason, resized, orientation)
 
 
 def prepare_for(metadata: dict, data: bytes, *, check="header") -> bytes:
@@ -77,40 +117,60 @@ def prepare_for(metadata: dict, data: bytes, *, check="header") -> bytes:
 
     That is its model.json. Raises ValueError as `prepare` does.
     """
-    short_side = metadata.get("store_short_side") or 0
-    quality = metadata.get("store_quality") or STORE_QUALITY
-    header = read_header(data)
-    return prepare(data, header, check=check, short_side=short_side, quality=quality).encoded
+    return prepare(data, read_header(data), form_of(metadata), check=check).encoded
 
 
-def to_jpeg(data: bytes, header: Header | None = None) -> tuple[bytes, str]:
+def orientation_of(data: bytes, header: Header) -> int:
+    """Give EXIF's number, 1 to 8, of how the camera was held; 1 where nothing is noted.
+
+    1 for TIFF and HEIC too, which Pillow turns by itself.
+    """
+    if header.format not in NOTED or not any(note in data for note in NOTES):
+        return 1
+    try:
+        with _open(data) as picture:
+            noted = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # a damaged note spoils no image
+        return 1
+    return noted if noted in TURNS else 1
+
+
+def to_jpeg(data: bytes, header: Header | None = None, orientation: int = 1) -> tuple[bytes, str]:
     """Give a JPEG of one or three components, and why it is not the original ("" if it is).
 
-    CMYK and YCCK JPEGs and all other formats become RGB JPEGs of quality 100. The bytes decide,
-    not the file's name. Raises ValueError when they are no image or cannot be decoded.
+    CMYK and YCCK JPEGs and all other formats become RGB JPEGs of quality 100, on BACKGROUND where
+    they are transparent. A JPEG that is turned keeps its quality. The bytes decide, not the file's
+    name. Raises ValueError when they are no image or cannot be decoded.
     """
     header = header or read_header(data)
-    if header.format == "JPEG" and header.components in (1, 3):
+    plain = header.format == "JPEG" and header.components in (1, 3)
+    if plain and orientation == 1:
         return data, ""
     buffer = io.BytesIO()
     with _open(data) as picture:
         try:
-            _to_rgb(picture).save(buffer, "JPEG", quality=100, subsampling=0)
+            options = _quality_of(picture) if plain else {"quality": 100, "subsampling": 0}
+            found = picture if plain else _to_rgb(picture)
+            if orientation != 1:
+                found = found.transpose(TURNS[orientation])
+            found.save(buffer, "JPEG", **options)
         except Exception as error:  # Pillow raises a dozen kinds on damaged bytes
-            raise ValueError(f"{header.format} that cannot be decoded ({error})") from error
-    return buffer.getvalue(), "CMYK JPEG" if header.format == "JPEG" else header.format
+            reason = printable(str(error))[:200]
+            raise ValueError(f"{header.format} that cannot be decoded ({reason})") from error
+    kind = "CMYK JPEG" if header.format == "JPEG" else header.format
+    return buffer.getvalue(), f"orientation {orientation} in EXIF" if plain else kind
 
 
 def check_decodes(encoded: bytes) -> None:
-    """Raise ValueError for a JPEG that TensorFlow refuses, truncated ones included.
+    """Raise ValueError for a JPEG that training cannot decode, truncated ones included.
 
-    An eighth of each side, without colour: every byte is still read and checked, in less time.
+    As training decodes, but an eighth of each side: every byte is still read, in less memory.
     """
     import tensorflow as tf
 
     try:
-        tf.raw_ops.DecodeJpeg(contents=encoded, channels=1, ratio=8)
-    except tf.errors.InvalidArgumentError as error:
+        tf.raw_ops.DecodeJpeg(contents=encoded, channels=3, ratio=8)
+    except tf.errors.OpError as error:
         raise ValueError("truncated or damaged: TensorFlow cannot decode it") from error
 
 
@@ -131,40 +191,54 @@ def shrink(encoded: bytes, *, short_side, quality) -> bytes:
     return buffer.getvalue()
 
 
-def _read_jpeg_header(data: bytes) -> Header:
-    """Walk from marker to marker to the start of frame: ITU-T T.81, B.1 and B.2.2."""
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF and data[at + 1] not in END_OF_HEADER:
-        marker = data[at + 1]
-        if marker in START_OF_FRAME:
-            bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            if bits != 8 or not height or not width:
-                raise ValueError(f"a JPEG of {width} x {height} pixels of {bits} bits")
-            return Header("JPEG", height, width, components)
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker in ALONE:
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise ValueError("not an image: a JPEG that states no size")
-
-
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise ValueError("empty file")
+    formats = _formats(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata; the size is checked below
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels") from error
-    except Exception as error:  # Pillow raises a dozen kinds on damaged bytes
+    except UnidentifiedImageError as error:
         raise ValueError("not an image") from error
-    return picture
+    except Exception as error:  # Pillow raises a dozen kinds on damaged bytes
+        reason = printable(str(error))[:200]
+        raise ValueError(f"not an image that can be read ({reason})") from error
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    is_heif = data[4:8] == b"ftyp" and data[8:12] in HEIF and b"avif" not in data[8:64]
+    return _heif() if is_heif else FORMATS
+
+
+@functools.cache
+def _heif() -> tuple[str, ...]:
+    """Let Pillow read HEIC; ValueError with the remedy where the package is missing."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ValueError(HEIC_REMEDY) from None
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def _quality_of(picture: Image.Image) -> dict:
+    """Give Pillow's options to write a JPEG at the quality of the one that was opened."""
+    halved = JpegImagePlugin.get_sampling(picture) == 2  # both ways: 4:2:0
+    return {"qtables": picture.quantization, "subsampling": 2 if halved else 0}
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    """Give 8 bits of RGB, on BACKGROUND; ValueError for pixels whose white is not stated."""
+    if picture.mode in ("F", "I"):
+        raise ValueError("pixels of 32 bits, whose white is not stated: save it with 8 or 16")
     if picture.mode.startswith("I"):  # 16 bits of grey: Pillow would clip where it should divide
         picture = picture.convert("I").point(lambda value: value / 256).convert("L")
-    return picture.convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+    whole = Image.new("RGB", layer.size, BACKGROUND)
+    whole.paste(layer, mask=layer)
+    return whole

@@ -3,6 +3,7 @@
 import numpy as np
 
 from kit import ROOT
+from kit.data.images import form_of
 from kit.evaluation.scores import wilson_interval
 from kit.evaluation.sections import FILES
 
@@ -60,18 +61,19 @@ def _check_means(model, means):
 def check_data(metadata, manifest):
     """Raise ValueError unless the data has the model's classes in the same order, and its labels.
 
-    The images must also be stored at the same size and quality as those of the training.
+    The images must also be stored in the same form as those of the training.
     """
     _check_classes(metadata["classes"], manifest["classes"])
-    stored = manifest["parameters"]
-    sources = {"label_offset": manifest, "store_short_side": stored}
-    if metadata["store_short_side"] and "store_quality" in metadata:  # older models don't tell
-        sources["store_quality"] = stored
-    for name, source in sources.items():
-        if metadata[name] != (theirs := source[name]):
+    ours, theirs = ({"label_offset": of["label_offset"]} for of in (metadata, manifest))
+    ours |= form_of(metadata)._asdict()
+    theirs |= form_of(manifest["parameters"])._asdict()
+    if not ours["store_short_side"] or "store_quality" not in metadata:  # older models don't tell
+        theirs["store_quality"] = ours["store_quality"]
+    for name, value in ours.items():
+        if value != theirs[name]:
             raise ValueError(
-                f"the model was trained on images with {name} {metadata[name]}, and these have "
-                f"{theirs}: evaluate it on shards of the same, or train again"
+                f"the model was trained on images with {name} {value}, and these have "
+                f"{theirs[name]}: evaluate it on shards of the same, or train again"
             )
 
 

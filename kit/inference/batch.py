@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from kit.data.folders import IMAGE_SUFFIXES
+from kit.data.images import Form
 from kit.data.paths import printable
 from kit.inference import journal
 from kit.inference.classifier import BATCH, THREADS, check_top_k, encoded, likeliest
 from kit.inference.table import check_table, write_table
 
 # metadata that the answers depend on besides the network
-DECIDES = ("image_size", "resize_side", "store_short_side", "store_quality", "classes")
+DECIDES = ("image_size", "resize_side", *Form._fields, "classes")
 
 
 def find_photos(photos, table=None, *, hidden=None):

@@ -65,8 +65,8 @@ class Classifier:
 
     An image may be the encoded bytes of a file, its path, or pixels, uint8 [height, width, 3] or
     [height, width]. It passes through all that a training image does in preparation and evaluation,
-    so that the network sees the same pixels: formats other than JPEG, and CMYK, become RGB JPEGs; a
-    camera's note on how to turn the image is not followed.
+    so that the network sees the same pixels: formats other than JPEG, and CMYK, become RGB JPEGs,
+    and the image is turned as EXIF says if the model's images were (`apply_orientation`).
     """
 
     def __init__(self, network, metadata, model=None, square=evaluation_square):

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from kit.data.images import MAX_PIXELS
+from kit.data.images import check_sides
 
 
 def evaluation_square(encoded, *, image_size, resize_side):
@@ -51,17 +51,9 @@ def evaluation_window(height, width, *, image_size, resize_side):
 
 
 def resized_sides(height, width, resize_side):
-    """Give int [height, width] of the resized image.
-
-    Raises ValueError for a strip so thin that it would have over MAX_PIXELS.
-    """
-    sides = np.array(short_side_size(height, width, resize_side), int)
-    if sides.prod() > MAX_PIXELS:  # a few KB could otherwise ask for tens of GB
-        raise ValueError(
-            f"{width} x {height} pixels, {sides[1]} x {sides[0]} once resized: "
-            f"more than {MAX_PIXELS:,}"
-        )
-    return sides
+    """Give int [height, width] of the resized image; ValueError as `check_sides` raises."""
+    check_sides(height, width)
+    return np.array(short_side_size(height, width, resize_side), int)
 
 
 def short_side_size(height, width, side, math=np):

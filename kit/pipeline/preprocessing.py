@@ -8,6 +8,7 @@ model (kit/model/resnet.py), so that what crosses to the device is a quarter of 
 import numpy as np
 import tensorflow as tf
 
+from kit.data.images import MAX_ASPECT
 from kit.pipeline.evaluation_crop import resized_sides, short_side_size
 
 ACCURATE = "INTEGER_ACCURATE"  # of libjpeg's transforms
@@ -30,8 +31,14 @@ def evaluation_image(encoded, *, image_size, resize_side):
     """Decode, bring the short side to `resize_side`, cut the centre.
 
     `encoded` is a JPEG, PNG, BMP or GIF (its first frame). Gives uint8 [image_size, image_size, 3].
+    A strip beyond MAX_ASPECT, whose long side would take gigabytes once resized, is an error.
     """
-    image = resize_short_side(decode(encoded), resize_side)
+    image = decode(encoded)
+    sides = tf.shape(image)[:2]
+    strip = tf.reduce_max(sides) > MAX_ASPECT * tf.reduce_min(sides)
+    with tf.control_dependencies([tf.debugging.Assert(~strip, ["a strip of", sides, "pixels"])]):
+        image = tf.identity(image)
+    image = resize_short_side(image, resize_side)
     return centre_crop(image, image_size)
 
 

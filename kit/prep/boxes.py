@@ -69,6 +69,17 @@ def scale(packed: bytes, height: int, width: int) -> list[tuple[float, float, fl
     return boxes
 
 
+def turn(boxes: list[tuple], orientation: int) -> list[tuple]:
+    """Turn boxes (ymin, xmin, ymax, xmax) in [0, 1] with their image, by EXIF's number: 1 to 8."""
+    if orientation in (2, 3, 7, 8):
+        boxes = [(ymin, 1 - xmax, ymax, 1 - xmin) for ymin, xmin, ymax, xmax in boxes]
+    if orientation in (3, 4, 6, 7):
+        boxes = [(1 - ymax, xmin, 1 - ymin, xmax) for ymin, xmin, ymax, xmax in boxes]
+    if orientation >= 5:
+        boxes = [(xmin, ymin, xmax, ymax) for ymin, xmin, ymax, xmax in boxes]
+    return boxes
+
+
 def _is_of(wnid: str, name: str) -> bool:
     return name == wnid or not WNID.fullmatch(name)
 

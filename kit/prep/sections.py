@@ -30,11 +30,13 @@ class Preparation(Section):
     quarantine_budget: float = within(0, 1, "take 0.01")
     store_short_side: int = at_least(0, "0 keeps the original bytes")
     store_quality: int = within(1, 100, "take 90")
+    apply_orientation: bool = free()
     processes: int = at_least(0, "0 stands for one per core")
     spark_master: str = free()
 
     @property
     def shards(self) -> dict:
         """The values that decide what the shards hold, besides the images and the seed."""
-        decide = ("train_shards", "validation_shards", "check", "store_short_side", "store_quality")
-        return {name: getattr(self, name) for name in decide}
+        decide = ("train_shards", "validation_shards", "check")
+        stored = ("store_short_side", "store_quality", "apply_orientation")
+        return {name: getattr(self, name) for name in (*decide, *stored)}

@@ -14,13 +14,14 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from kit.data import paths, storage
-from kit.data.images import prepare, read_header
+from kit.data.images import form_of, prepare, read_header
 from kit.data.manifest import CHANGES, MANIFEST, read_manifest
 from kit.data.paths import printable
 from kit.files import hash_file, temporary_beside
 from kit.locks import holding
 from kit.machine import cores
 from kit.prep import imagenet, manifest_writer
+from kit.prep.boxes import turn
 from kit.prep.examples import encode_example
 from kit.prep.reading import boxes_of, read_image, source_name
 from kit.prep.sections import Preparation
@@ -165,17 +166,15 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation) ->
     try:
         data = read_image(image)
         original = read_header(data)
-        encoded, header, reason, resized = prepare(
-            data,
-            original,
-            check=preparation.check,
-            short_side=preparation.store_short_side,
-            quality=preparation.store_quality,
-        )
-    except ValueError as error:
+        prepared = prepare(data, original, form_of(vars(preparation)), check=preparation.check)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and paths.is_remote(image.path):  # of the network
+            raise
         note("quarantined", str(error))
         return b""
+    encoded, header, reason, resized, orientation = prepared
     boxes = boxes_of(image, classes, original.height, original.width)
+    boxes = turn(boxes, orientation)
     if reason:
         note("reencoded", reason)
     entry["records"] += 1

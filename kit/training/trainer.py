@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from kit import __version__, signals
+from kit.data.images import form_of
 from kit.data.manifest import summary as manifest_summary
 from kit.files import hash_file, replacing, write_json
 from kit.pipeline.dataset import padded
@@ -169,8 +170,7 @@ def model_metadata(manifest, parameters):
         "image_size": parameters["evaluation_size"] or parameters["image_size"],
         "training_size": sizes[-1][1],  # in its last epochs
         "label_offset": manifest["label_offset"],
-        "store_short_side": manifest["parameters"]["store_short_side"],
-        "store_quality": manifest["parameters"]["store_quality"],
+        **form_of(manifest["parameters"])._asdict(),
         "data": manifest_summary(manifest),
         "kit_version": __version__,
         "parameters": parameters,
