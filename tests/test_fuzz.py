@@ -11,6 +11,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from images import jpeg, make_shards, png
+from jpegs import grey_blocks, many_scans
 
 from kit.data import images, manifest, storage
 from kit.prep import boxes, imagenet, verify
@@ -60,7 +61,7 @@ def check_prepared(data, folder):
     if header.height * header.width > 10**6:
         return  # a header may claim much: the cap is for the test's time
     for side in (0, 16):
-        prepared = images.prepare(data, header, check="full", short_side=side, quality=90)
+        prepared = images.prepare(data, header, images.Form(side, 90, True), check="full")
         shape = tf.io.decode_jpeg(prepared.encoded, channels=3, try_recover_truncated=True).shape
         assert shape[:2] == (prepared.header.height, prepared.header.width)
 
@@ -100,6 +101,8 @@ def check_manifest(data, folder):
 IMAGES = [
     *(jpeg(30, 40, mode=mode) for mode in ("RGB", "L", "CMYK")),
     *(png(30, 40, mode=mode) for mode in ("RGB", "RGBA")),
+    many_scans(30, 40, 5),
+    grey_blocks(30, 40, ((2, 2), (1, 1), (1, 1))),
 ]
 KINDS = {
     "header": (check_header, IMAGES),
