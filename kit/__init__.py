@@ -1,4 +1,53 @@
+"""A ResNet-50 kit. TensorFlow's own first lines, which tell a user nothing, are not shown."""
+
+import contextlib
+import importlib.machinery
+import os
+import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent  # relative paths in parameters mean this folder
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors, no notes and warnings of C++
+
+
+@contextlib.contextmanager
+def muted():
+    """Drop what is written to the process's stderr, by C++ as by Python, within the block."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        kept = os.open(os.devnull, os.O_WRONLY)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 the shorter one
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+class _QuietTensorFlow:
+    """A finder by which TensorFlow is imported muted: its first lines heed no level."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "tensorflow":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                with muted():
+                    execute(module)
+                    if not any(map(Path.exists, map(Path, GPU_DRIVERS))):
+                        module.config.list_physical_devices()  # says that it has found no driver
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # of Linux and of WSL2
+sys.meta_path.insert(0, _QuietTensorFlow)

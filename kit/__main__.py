@@ -180,7 +180,6 @@ def _doctor(options, root) -> int:
 def _serve(options, root) -> int:
     """Start a dispatcher or a worker of tf.data service, and stay until it is interrupted."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once: nothing is to be saved
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # decoding needs none, and a trainer may be beside
     from kit.pipeline import service
 

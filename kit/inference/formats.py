@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kit import muted
 from kit.files import hash_file
 from kit.machine import cores
 from kit.model.metadata import SIZES, read_metadata
@@ -211,7 +212,8 @@ def _open_openvino(path, precision):
 
 def _open_litert(path):
     litert = _import("ai_edge_litert.interpreter")
-    interpreter = litert.Interpreter(str(path), num_threads=cores())
+    with muted():  # it notes that it has created a delegate
+        interpreter = litert.Interpreter(str(path), num_threads=cores())
     entry = interpreter.get_input_details()[0]["index"]
     result = interpreter.get_output_details()[0]["index"]
     interpreter.allocate_tensors()

@@ -8,7 +8,6 @@ stay as they are.
 import contextlib
 import functools
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +31,6 @@ def run(options, root: Path) -> Callable[[], int] | int:
     """
     if not options.recipe and not options.parameters:
         raise ValueError(ASK.format(names=", ".join(params.recipes())))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # the notebooks keep what is said on stderr
     together = cluster.find()
     p, tasks = plan(options, root)
     if options.dry_run:
