@@ -80,6 +80,8 @@ def check_writable(path) -> None:
     """Raise OSError unless a file can be written at `path`; makes none of its folders."""
     if Path(path).is_dir():
         raise IsADirectoryError(0, "it is a folder")
+    if long := [part for part in Path(path).parts if len(os.fsencode(part)) > 255]:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), long[0])
     folder = Path(path).parent
     while not os.path.lexists(folder):
         folder = folder.parent

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from kit import ROOT
+from kit.data.cells import original
 from kit.inference import batch
 from kit.inference.classifier import BATCH, Classifier
 from kit.inference.table import check_table
@@ -74,6 +76,8 @@ def test_folder_without_an_image_is_refused(tmp_path, names):
         ("file/answers.csv", r'answers\.csv" cannot be written \('),
         ("folder.csv", r"cannot be written \(it is a folder\)"),
         ("/proc/answers.csv", r"cannot be written \("),
+        ("a" * 201 + ".csv", r"has a name of more than 200 bytes; take a shorter one"),
+        ("a" * 256 + "/answers.csv", r"cannot be written \(File name too long\)"),
     ],
 )
 def test_table_that_cannot_be_written_is_refused_first(tmp_path, place, reason):
@@ -100,7 +104,9 @@ def test_table_has_a_row_for_each_file_and_says_what_was_wrong(classifier, tmp_p
     (photos / "cut.jpg").write_bytes(images.jpeg(90, 90)[:-300])
     (photos / "notes.txt").write_text("none")
     (photos / "empty.jpg").touch()
+    (photos / ".hidden.jpg").touch()
     (photos / "nowhere.jpg").symlink_to("gone")
+    (photos / "circle.jpg").symlink_to("circle.jpg")
     os.mkfifo(photos / "pipe.jpg")
     odd = photos / os.fsdecode(b"odd\xff\n.png")
     odd.symlink_to(photos / "red.png")
@@ -108,9 +114,10 @@ def test_table_has_a_row_for_each_file_and_says_what_was_wrong(classifier, tmp_p
     found = batch.classify_folder(classifier, photos, predictions=str(table), top_k=2)
     rows = {row["photo"]: row for row in read(table)}
     assert found == {
-        "photos": 9,
+        "photos": 10,
         "resumed": 0,
         "problems": {
+            "circle.jpg": "not a regular file",
             "cut.jpg": "truncated or damaged",
             "empty.jpg": "empty file",
             "notes.txt": "not an image",
@@ -118,6 +125,14 @@ def test_table_has_a_row_for_each_file_and_says_what_was_wrong(classifier, tmp_p
             "pipe.jpg": "not a regular file",
         },
         "readable": sorted([*(photos / name for name in PLAIN), odd]),
+        "reasons": {
+            "classified": 4,
+            "truncated or damaged": 1,
+            "empty file": 1,
+            "not an image": 1,
+            "not a regular file": 3,
+            "hidden": 1,
+        },
     }
     assert {name: row["problem"] for name, row in rows.items() if row["problem"]} == found[
         "problems"
@@ -140,6 +155,70 @@ def test_odd_spaces_joiners_and_quotes_in_names_are_kept(classifier, tmp_path):
     table = tmp_path / "a.csv"
     batch.classify_folder(classifier, tmp_path / "photos", predictions=table, top_k=1)
     assert sorted(row["photo"] for row in read(table)) == sorted(names)
+
+
+def test_formulas_in_names_are_harmless_in_a_spreadsheet_and_read_back(tmp_path):
+    names = ["=1+1.png", "-a.png", "@b.png", "+c.png", "'=d.png", "plain.png"]
+    classes = [{"name": f"={colour}"} for colour in COLOURS]
+    classifier = Classifier.from_model(colour_model(), metadata(classes=classes))
+    for name in names:
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(solid((255, 0, 0), "PNG"))
+    table = tmp_path / "a.csv"
+    batch.classify_folder(classifier, tmp_path / "photos", predictions=table, top_k=1)
+    rows = read(table)
+    assert not [c for row in rows for c in row.values() if c.startswith(tuple("=+-@\t\r"))]
+    assert sorted(original(row["photo"]) for row in rows) == sorted(names)
+    assert {original(row["name_1"]) for row in rows} == {"=red"}
+
+
+SLOW_WRITER = """
+import sys, time
+import numpy as np
+from kit.data.cells import original
+from kit.inference import batch
+from kit.inference.classifier import Classifier
+
+def network(pixels):
+    time.sleep(0.05)
+    return np.full([len(pixels), 2], 0.5, np.float32)
+
+classes = [{"name": "a"}, {"name": "b"}]
+classifier = Classifier(network, {"classes": classes, "image_size": 8, "resize_side": 8})
+batch.classify_folder(classifier, sys.argv[1], predictions=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("round", range(3))
+def test_of_two_writers_of_a_table_one_is_refused_and_no_row_is_lost(tmp_path, round):
+    photos, table = write_photos(tmp_path / "photos", 8 * BATCH), tmp_path / "a.csv"
+    command = [sys.executable, "-c", SLOW_WRITER, str(photos), str(table)]
+    pair = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in pair]
+    assert sorted(process.returncode for process in pair) == [0, 1], errors
+    refused = max(errors, key=len).strip().splitlines()[-1]
+    assert f'predictions: "{table}" is being written by process' in refused
+    assert len({row["photo"] for row in read(table)}) == len(read(table)) == 8 * BATCH
+
+
+def test_a_row_lost_on_the_way_is_noticed_before_the_table_is_put_in_place(
+    classifier, tmp_path, monkeypatch
+):
+    photos, table = write_photos(tmp_path / "photos", 3), tmp_path / "a.csv"
+    append = batch.journal.append
+    monkeypatch.setattr(batch.journal, "append", lambda path, rows: append(path, rows[1:]))
+    with pytest.raises(ValueError, match=r"1 of 3 images have no row .* 0/000\.jpg"):
+        batch.classify_folder(classifier, photos, predictions=table)
+    assert not table.exists()
+
+
+def test_written_photos_keep_their_ending_however_long_the_name(tmp_path):
+    names = ["a.JPEG", "x" * 250 + ".JPEG", "é" * 125 + ".png"]
+    features = {"filename": names, "encoded": ["1", "2", "3"], "label": [0, 1, 0]}
+    labels = batch.write_photos(tf.data.Dataset.from_tensor_slices(features), tmp_path / "photos")
+    assert [path.suffix for path in labels] == [".JPEG", ".JPEG", ".png"]
+    assert [path.read_bytes() for path in labels] == [b"1", b"2", b"3"]
+    assert [len(os.fsencode(path.name)) for path in labels] == [9, 255, 255]
 
 
 def test_linked_and_unreadable_folders_are_problems(classifier, tmp_path, monkeypatch):
@@ -349,6 +428,7 @@ def test_parquet_holds_what_the_csv_holds(classifier, tmp_path, monkeypatch):
 
 PROGRAM = """
 import sys
+from kit.data.cells import original
 from kit.inference import batch
 from kit.inference.classifier import Classifier
 classifier = Classifier.from_run_dir(sys.argv[1])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
+from kit.data.cells import harmless, original
 from kit.evaluation.scores import confidences
 from kit.files import replacing
 
@@ -18,7 +19,8 @@ COLUMNS = ("file", "label", "prediction", "probability")
 def write_predictions(run_dir, files, labels, logits):
     """Write run_dir/predictions.csv, a row for each image, and return its path."""
     path = Path(run_dir) / PREDICTIONS
-    columns = files, labels, logits.argmax(axis=1), confidences(logits).round(6)
+    names = map(harmless, files)
+    columns = names, labels, logits.argmax(axis=1), confidences(logits).round(6)
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -33,8 +35,8 @@ def read_predictions(run_dir):
         rows = list(csv.DictReader(file))
     if not rows or set(rows[0]) != set(COLUMNS):
         raise ValueError(f"compare_with: {path} is not notebook 03's; evaluate that run again")
-    columns = ([row[name] for row in rows] for name in ("file", "label", "prediction"))
-    return by_image(*columns)
+    labels, predictions = ([row[name] for row in rows] for name in ("label", "prediction"))
+    return by_image([original(row["file"]) for row in rows], labels, predictions)
 
 
 def by_image(files, labels, predictions):

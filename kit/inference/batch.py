@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kit import locks
 from kit.data.folders import IMAGE_SUFFIXES
 from kit.data.images import Form
 from kit.data.paths import printable
@@ -68,14 +69,16 @@ def _walk(root, hidden):
 def write_photos(examples, photos):
     """Write the images of `dataset.encoded_examples` as files into the folder: {path: label}.
 
-    It is emptied first. Each name begins with the image's number, for names may not differ.
+    It is emptied first. Each name begins with the image's number, for names may not differ, and
+    ends as the image's does: of 255 bytes, the most that there may be, the first give way.
     """
     photos = Path(photos)
     shutil.rmtree(photos, ignore_errors=True)
     photos.mkdir(parents=True)
     labels = {}
     for number, example in enumerate(examples.as_numpy_iterator()):
-        path = photos / f"{number:02}_{Path(os.fsdecode(example['filename'])).name}"
+        begin, name = f"{number:02}_".encode(), example["filename"].rpartition(b"/")[2]
+        path = photos / os.fsdecode(begin + name[-(255 - len(begin)) :])
         path.write_bytes(example["encoded"])
         labels[path] = int(example["label"])
     return labels
@@ -90,24 +93,18 @@ def classify_folder(classifier, photos, *, predictions, top_k=5, progress=lambda
     stream of answers, as tqdm does. After a kill the same call goes on where it was.
 
     Gives {"photos": rows of the table, "resumed": how many of them an earlier run had done,
-    "problems": reason by photo, "readable": the paths of the others}. Raises as `find_photos` and
-    `check_table` do, and ValueError for a `top_k` under 1, when what is there was begun with
-    another model, folder or top_k, and, with the table written, when no file could be classified.
+    "problems": reason by photo, "readable": the paths of the others, "reasons": number of files by
+    what became of them}. Raises as `find_photos` and `check_table` do, locks.InUse while another
+    process writes the table, and ValueError for a `top_k` under 1, when what is there was begun
+    with another model, folder or top_k, and, with the table written, when no file could be
+    classified.
     """
-    root, table = Path(photos), Path(predictions)
-    files = {_name(file, root): file for file in find_photos(photos, table)}
+    root, table, hidden = Path(photos), Path(predictions), []
+    files = {_name(file, root): file for file in find_photos(photos, table, hidden=hidden)}
     check_top_k(top_k)
     check_table(table)
-    answers = table.with_name(f".{table.name}.journal")
-    run = {"model": _identity(classifier), "photos": str(root.resolve()), "top_k": top_k}
-    stamps = {name: _stamp(file) for name, file in files.items()}
-    done = journal.resume(answers, run, stamps)
-    todo = {name: file for name, file in files.items() if name not in done}
-    for _ in progress(_answer(classifier, todo, stamps, top_k, answers), len(todo)):
-        pass
-    write_table(table, journal.read(answers), classifier.classes, top_k)
-    problems = {row["photo"]: row["problem"] for row in journal.read(answers) if row["problem"]}
-    answers.unlink()
+    with locks.holding(_beside(table, "lock"), f'predictions: "{table}" is being written'):
+        resumed, problems = _classify(classifier, files, root, table, top_k, progress)
     if problems and len(problems) == len(files):
         name, reason = next(iter(problems.items()))
         raise ValueError(
@@ -115,12 +112,33 @@ def classify_folder(classifier, photos, *, predictions, top_k=5, progress=lambda
             f"give JPEG, PNG, WebP or BMP; {table} says why of each"
         )
     readable = [file for name, file in files.items() if name not in problems]
+    reasons = Counter(reason.partition(" (")[0] for reason in problems.values())
     return {
         "photos": len(files),
-        "resumed": len(done),
+        "resumed": resumed,
         "problems": problems,
         "readable": readable,
+        "reasons": {"classified": len(readable), **reasons, "hidden": len(hidden)},
     }
+
+
+def _classify(classifier, files, root, table, top_k, progress):
+    """Write the table of the files, {name: path}: how many were done before, and the problems."""
+    answers = _beside(table, "journal")
+    run = {"model": _identity(classifier), "photos": os.path.realpath(root), "top_k": top_k}
+    stamps = {name: _stamp(file) for name, file in files.items()}
+    done = journal.resume(answers, run, stamps)
+    todo = {name: file for name, file in files.items() if name not in done}
+    for _ in progress(_answer(classifier, todo, stamps, top_k, answers), len(todo)):
+        pass
+    write_table(table, journal.read(answers), classifier.classes, top_k, files)
+    problems = {row["photo"]: row["problem"] for row in journal.read(answers) if row["problem"]}
+    answers.unlink()
+    return len(done), problems
+
+
+def _beside(table, kind):
+    return table.with_name(f".{table.name}.{kind}")
 
 
 def _identity(classifier):

@@ -3,13 +3,17 @@
 import csv
 import os
 import unicodedata
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+from kit.data.cells import harmless
+from kit.data.paths import printable, utf8
 from kit.files import check_writable, replacing
 
 KINDS = (".csv", ".parquet")
 ROWS = 10_000  # of a parquet file's row groups
+NAME_BYTES = 200  # file systems take 255, and what is written beside the table has longer names
 
 
 def check_table(predictions):
@@ -17,6 +21,11 @@ def check_table(predictions):
     path = Path(predictions)
     if path.suffix not in KINDS:
         raise ValueError(f'predictions: "{path}" ends neither in .csv nor in .parquet')
+    if len(os.fsencode(path.name)) > NAME_BYTES:
+        raise ValueError(
+            f'predictions: "{printable(path)}" has a name of more than {NAME_BYTES} bytes; take a '
+            "shorter one"
+        )
     if path.suffix == ".parquet":
         _pyarrow()
     try:
@@ -27,15 +36,30 @@ def check_table(predictions):
         ) from None
 
 
-def write_table(path, rows, classes, top_k):
-    """Write the table, whole or not at all, of rows of `batch.classify_folder`'s journal."""
+def write_table(path, rows, classes, top_k, photos):
+    """Write the table, whole or not at all, of rows of `batch.classify_folder`'s journal.
+
+    Raises ValueError, with no table written, unless there is one row for each name in `photos`.
+    """
     columns = {"photo": str, "problem": str}
     for rank in range(1, min(top_k, len(classes)) + 1):
         columns |= {f"label_{rank}": int, f"name_{rank}": str, f"probability_{rank}": float}
-    cells = (_cells(row, classes, len(columns)) for row in rows)
+    missing = Counter(list(photos))
+    cells = (_cells(row, classes, len(columns)) for row in _counted(rows, missing))
     write = _write_csv if path.suffix == ".csv" else _write_parquet
     with replacing(path) as temporary:
         write(temporary, cells, columns)
+        if wrong := [name for name, count in missing.items() if count]:
+            raise ValueError(
+                f"predictions: {len(wrong)} of {len(photos)} images have no row or several, such "
+                f"as {printable(wrong[0])}; {path} is not written: run again"
+            )
+
+
+def _counted(rows, missing):
+    for row in rows:
+        missing[row["photo"]] -= 1
+        yield row
 
 
 def _cells(row, classes, count):
@@ -50,15 +74,14 @@ def _writable(name):
 
     The odd spaces and joiners of real names stay: with them the file is found again.
     """
-    known = os.fsencode(name).decode("utf-8", "replace")
-    return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in known)
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in utf8(name))
 
 
 def _write_csv(path, rows, columns):
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows(map(harmless, row) for row in rows)
 
 
 def _write_parquet(path, rows, columns):

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from kit.data.cells import original
+
 SHOWN = 3  # predictions
 
 
@@ -64,7 +66,8 @@ def predictions(run_dir: Path) -> Iterator[str]:
     with path.open(encoding="utf-8", newline="") as file:
         readable = (row for row in csv.DictReader(file) if not row["problem"])
         for row in itertools.islice(readable, SHOWN):
-            yield f"{row['photo']} is {row['name_1']} ({_percent(float(row['probability_1']))})"
+            photo, name = original(row["photo"]), original(row["name_1"])
+            yield f"{photo} is {name} ({_percent(float(row['probability_1']))})"
 
 
 def _percent(share: float) -> str:

@@ -1,0 +1,19 @@
+"""Text in CSV files, such that no spreadsheet takes it for a formula."""
+
+import re
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # after the apostrophes that mark text
+
+
+def harmless(cell):
+    """Give a text that begins as a formula with an apostrophe before it; all else as it is.
+
+    Spreadsheets compute what begins with =, +, - or @, also after a tab or a carriage return
+    (OWASP, CSV injection). `original` takes the apostrophe away.
+    """
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
+
+
+def original(cell: str) -> str:
+    """Give the text of which `harmless` made the cell."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell[1:]) else cell
