@@ -10,17 +10,6 @@ from PIL import Image
 from kit.prep import sources, writer
 from kit.prep.sections import Preparation
 
-UNCHANGED = {  # what training_dataset is told when it is to augment nothing
-    "augmentation": "none",
-    "augmentation_layers": 2,
-    "augmentation_magnitude": 7.0,
-    "random_erasing": 0.0,
-    "repeated_augmentation": 1,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "classes": 3,
-    "channel_means": [123.68, 116.779, 103.939],
-}
 PREPARATION = Preparation(
     demo_views=0,
     train_shards=2,

@@ -11,7 +11,7 @@ from kit.training.step import training_model
 
 
 def sections(**values):
-    """Give the recipe's Parameters with some values changed; tuples stand for lists."""
+    """Give the Parameters of params.yaml with some values changed; tuples stand for lists."""
     given = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
     return params.load(overrides=given)
 

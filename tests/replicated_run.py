@@ -1,4 +1,6 @@
-"""Twenty steps of training on N logical CPUs: `python replicated_run.py REPLICAS FOLDER`.
+"""Twenty steps of training on N logical CPUs, and one in float64.
+
+`python replicated_run.py REPLICAS FOLDER` writes what must not depend on N.
 
 A process has one number of replicas above one: TensorFlow takes the collective operations of a
 second MirroredStrategy for the first's. So test_replicas.py trains on four in a process of its own.
@@ -6,6 +8,7 @@ second MirroredStrategy for the first's. So test_replicas.py trains on four in a
 
 import os
 import sys
+from dataclasses import replace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -13,9 +16,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kit.model.resnet import resnet50
+from kit.training.losses import ClassificationLoss
+from kit.training.optimizers import decay_in_loss, make_optimizer
 from kit.training.schedule import LearningRateScheduler
+from kit.training.step import TrainingModel, moving_statistics
 from kit.training.strategy import make_strategy
 from tests.networks import compile_model, sections
+from tests.parity.both import in_double
 from tests.small_training import NETWORK, VALUES
 
 STEPS, BATCH = 20, 8
@@ -27,6 +35,8 @@ CHANGES = {
     "epochs": STEPS,  # each a step, so that the history holds it
     "decay_epochs": [10],
 }
+FOUR_STAGES = {"stage_sizes": [1, 1, 1, 1], "width": 16}
+RATE = 2**-7  # which float64 divides by without rounding
 
 
 def batches():
@@ -81,6 +91,40 @@ def velocities(model, label):
         yield f"{label} of {weight.path}", velocity.numpy()
 
 
+def one_step_in_double(replicas):
+    """Give loss, gradients and moving statistics of a step of four stages in float64."""
+    images, labels = batches()
+    p = sections(**VALUES | CHANGES | {"learning_rate": RATE, "batch_norm": "synchronized"})
+    floatx = keras.config.floatx()
+    keras.utils.set_random_seed(0)
+    with make_strategy(replicas=replicas).scope():
+        decay = decay_in_loss(p.optimizer, p.weight_decay)
+        network = replace(p.network, stage_sizes=FOUR_STAGES["stage_sizes"])
+        network = in_double(resnet50(network, classes=6, decay=decay, width=16))
+        model = TrainingModel(network.input, network.output)
+        optimizer = make_optimizer(model, p.optimizer, p.weight_decay, RATE)
+        model.compile(optimizer, loss=ClassificationLoss(p.loss))
+    data = tf.data.Dataset.from_tensors((images[0], labels[0]))
+    found = {"loss": np.array(model.fit(data, verbose=0).history["loss"])}
+    keras.config.set_floatx(floatx)
+    found |= {name: velocity / -RATE for name, velocity in velocities(model, "gradient")}
+    return found | {variable.path: variable.numpy() for variable in moving_statistics(model)}
+
+
+def losses_of_four_stages(replicas, *, rule="synchronized", rounded=None):
+    """Give the cross-entropy of each of twenty steps, from weights whose last bits `rounded` moves.
+
+    It is a seed; None: the weights as they are.
+    """
+    model = compiled(make_strategy(replicas=replicas), batch_norm=rule, **FOUR_STAGES)
+    if rounded is not None:
+        rng = np.random.default_rng(rounded)
+        for weight in model.trainable_weights:
+            side = rng.choice(np.float32([-np.inf, np.inf]), weight.shape)
+            weight.assign(np.nextafter(weight.numpy(), side))
+    return np.array(train(model)["cross_entropy"])
+
+
 def results(replicas):
     """Give the result by each rule of batch norm."""
     return {
@@ -90,5 +134,6 @@ def results(replicas):
 
 
 if __name__ == "__main__":
-    for rule, arrays in results(int(sys.argv[1])).items():
-        np.savez(f"{sys.argv[2]}/{rule}.npz", **arrays)
+    replicas, folder = int(sys.argv[1]), sys.argv[2]
+    for name, arrays in (results(replicas) | {"in_double": one_step_in_double(replicas)}).items():
+        np.savez(f"{folder}/{name}.npz", **arrays)

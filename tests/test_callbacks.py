@@ -40,7 +40,7 @@ def follow(monkeypatch, *, seconds, epochs=3, steps=10, first=0, live=False):
         model = SimpleNamespace(
             optimizer=SimpleNamespace(iterations=done),
             distribute_strategy=tf.distribute.get_strategy(),
-            latest_metrics=lambda: {"loss": 2.5, "top1": 0.25},
+            latest_metrics=lambda: {"loss": 2.25, "top1": 0.3},
         )
         progress.set_model(model)
         progress.on_epoch_begin(epoch)
@@ -94,7 +94,8 @@ def test_the_live_line_is_one_and_ends_clean(monkeypatch):
     for before, after in zip(redraws[1:], redraws[2:], strict=False):
         assert len(after) >= len(before.rstrip())  # nothing of the longer one stays
     assert redraws[18].startswith("epoch 2/3  step 4/10  0:01:40 left, ETA ")
-    assert "  loss 2.500  top-1 25.0%  validation 50.0%  1,234 images/s" in redraws[18]
+    # the metrics of the epoch so far, and the rest of the one before
+    assert "  loss 2.250  top-1 30.0%  validation 50.0%  1,234 images/s" in redraws[18]
     assert round(16 * 56 / 9) == 100  # seconds: 16 steps, at the first epoch's pace
     assert redraws[-2].endswith("validating")
 

@@ -420,9 +420,9 @@ def pillow_crop(picture, *, image_size, resize_side, antialias):
 def test_pixels_differ_from_pillows_only_by_antialiasing_and_the_decoder():
     """On six photographs of the demonstration, 300 to 512 pixels high, brought to 256 and cut.
 
-    Pillow averages over what it skips, and this kit, as the recipe, does not: 0.8 to 5.4 levels of
-    255 on average, most in grass. Evaluation decodes JPEGs by the accurate transform, as Pillow
-    does; the fast one, TensorFlow's default and training's, differs by 0.6 to 1.0 levels.
+    Pillow averages over what it skips, and this kit, as the 2018 recipe, does not: 0.8 to 5.4
+    levels of 255 on average, most in grass. Evaluation decodes JPEGs by the accurate transform, as
+    Pillow does; the fast one, TensorFlow's default and training's, differs by 0.6 to 1.0 levels.
     """
     data = pytest.importorskip("skimage.data")
     size = {"image_size": 224, "resize_side": 256}

@@ -53,6 +53,14 @@ def test_the_interval_holds_the_true_difference_19_times_in_20():
     assert 0.935 < np.mean(hits) < 0.975
 
 
+def test_the_interval_is_bonett_and_prices():
+    """By hand, of the first table: a variance of (10/23 - (6/23)**2) / 23 around -6/23."""
+    found = comparison.compare(*answers(1, 1, 7, 12))
+    assert (found["low"], found["high"]) == pytest.approx((-0.508359, -0.013380), abs=2e-6)
+    certain = comparison.compare(*answers(0, 5, 0, 0))  # what sticks out of [-1, 1] is cut off
+    assert (certain["low"], certain["high"]) == (pytest.approx(0.195836, abs=2e-6), 1.0)
+
+
 def test_equal_networks_do_not_differ():
     right = np.array([True, False, True])
     found = comparison.compare(right, right)

@@ -196,6 +196,18 @@ def test_labels_one_off_are_refused_however_weak_the_model(accuracy, shift):
         compatibility.check_labels(labels, answers, manifest)
 
 
+@pytest.mark.parametrize("classes, seen", [(7, False), (11, True), (12, True), (20, True)])
+@pytest.mark.parametrize("accuracy", [0.4, 0.6, 0.8, 0.95, 1.0])
+def test_a_shift_is_seen_from_eleven_classes_on_and_not_with_seven(classes, seen, accuracy):
+    """The last class counts as the first: one class fewer can show it."""
+    rng = np.random.default_rng(0)
+    labels, _ = images_of(classes, 50)
+    for _ in range(10):
+        sure = rng.random(len(labels)) < accuracy
+        answers = np.where(sure, (labels + 1) % classes, rng.integers(0, classes, len(labels)))
+        assert compatibility.is_shifted(labels, answers, 1) == seen
+
+
 def untrained(rng, labels, classes, kind):
     """Answers that say nothing of where the labels count from."""
     images = len(labels)

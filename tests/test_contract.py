@@ -195,7 +195,7 @@ def test_the_scheduler_sets_the_rate_as_an_epoch_begins():
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: [0.5, 0.25][epoch])
     history = fit(model, steps=2, epochs=2, callbacks=[watch, scheduler])
     assert rates == [0.5, 0.5, 0.25, 0.25], (
-        "LearningRateScheduler no longer acts at epoch begin: the recipe's drops would come late"
+        "LearningRateScheduler no longer acts at epoch begin: drops of the rate would come late"
     )
     assert history["learning_rate"] == [0.5, 0.25], "the learning rate is no longer logged by epoch"
 

@@ -172,7 +172,7 @@ def test_with_all_augmentation_starting_at_a_step_equals_skipping_to_it(data_dir
 
 
 def test_repeated_augmentation_crops_each_image_of_a_batch_so_often(data_dir):
-    """The images of the recipe's order follow each other, each three times, in as many steps."""
+    """The images follow each other in the order without repeats, each three times."""
     names = [batch_names(data_dir, step, batch_size=24, times=3) for step in range(3)]
     once = batch_names(data_dir, 0, batch_size=24)
     assert [name for batch in names for name in batch] == np.repeat(once, 3).tolist()

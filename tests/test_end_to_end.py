@@ -67,7 +67,7 @@ def test_a_folder_becomes_a_model_and_its_numbers(own_photographs):
     assert json.loads((root / "run" / "throughput.json").read_text())["images_per_second"]["real"]
     with (root / "run" / "history.csv").open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
-    share = 6 / 32  # of the batch that the recipe's rates are for
+    share = 6 / 32  # of the batch that the rates of params.yaml are for
     assert rates == pytest.approx([0.0167 * share, 0.1 * 0.05 * share])
     model = keras.saving.load_model(root / "run" / "model.keras", compile=False)
     assert model.output_shape == (None, 2)

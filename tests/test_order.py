@@ -129,6 +129,18 @@ def test_a_late_start_reads_nothing_of_what_lies_before(data_dir):
     assert len(set(names(found))) == 32
 
 
+def test_a_start_amid_a_pass_needs_no_shard_of_the_groups_before(tmp_path):
+    data_dir = write_set(tmp_path / "shards", [[0] * size for size in SIZES])
+    whole = take(data_dir, 35, shuffle_shards=1)
+    shards = list(dict.fromkeys(name.split("_")[0] for name in names(whole)))
+    start = sum(SIZES[int(shard)] for shard in shards[:3])
+    for shard in shards[:3]:
+        (data_dir / f"train-{int(shard):05d}-of-{len(SIZES):05d}").unlink()
+    count = SIZES[int(shards[3])] + SIZES[int(shards[4])]
+    found = take(data_dir, count, shuffle_shards=1, start=start)
+    assert found == whole[start : start + count]
+
+
 def test_the_seed_decides_the_order_and_tensorflows_own_does_not(data_dir):
     one = take(data_dir, 50, seed=1)
     keras.utils.set_random_seed(77)

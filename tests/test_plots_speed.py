@@ -79,7 +79,7 @@ def test_latency_stacks_the_median_stages_of_the_fastest_form_first():
 
 def test_recipes_latency_stands_beside_those_of_its_image_size_alone():
     (line,) = plots.latency(MEASURED).axes[0].lines
-    assert line.get_xdata()[0] == 11  # milliseconds, published with the recipe
+    assert line.get_xdata()[0] == 11  # milliseconds, published with the 2018 recipe
     assert not plots.latency(MEASURED | {"image_size": 64}).axes[0].lines
 
 

@@ -10,7 +10,7 @@ from tests.networks import sections
 
 
 def schedule(**changes):
-    """Give the recipe's Schedule with some values changed."""
+    """Give the Schedule of params.yaml with some values changed."""
     return sections(**changes).schedule
 
 

@@ -1,6 +1,6 @@
 """The card of a trained model, from what its run left: run_dir/model_card.md.
 
-model_card.md.jinja is its text, whose sections are those of the recipe's own page
+model_card.md.jinja is its text, whose sections are those of the 2018 recipe's page
 (recipe_resnet50_imagenet.md), in its order. Its numbers and names are read from files of the run;
 measurements that were not made are named.
 """

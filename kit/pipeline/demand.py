@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 GPUS = (1, 2, 4, 8)
 
-# The recipe: 500,000 steps of 256 images in "~24 hours" on four V100s, and no faster on eight.
+# The 2018 recipe: 500,000 steps of 256 images in "~24 hours" on four V100s, and no faster on eight.
 RECIPE_RATE = 500_000 * 256 / (24 * 3600)  # images/s
 
 

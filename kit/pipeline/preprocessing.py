@@ -1,6 +1,6 @@
 """Encoded images -> uint8 squares for the network. Tensors in, tensors out.
 
-The recipe's operations, in its order: a crop distorted around the object, a flip, a resize for
+The 2018 recipe's operations, in its order: a crop distorted around the object, a flip, a resize for
 training; short side, then centre crop, for evaluation. The channel means are subtracted inside the
 model (kit/model/resnet.py), so that what crosses to the device is a quarter of the bytes.
 """

@@ -28,7 +28,7 @@ NETWORKS = ("transfer", "synthetic", "real")  # the device's part; the others ar
 def latency(measured):
     """Draw what `latency.summarise` gives: each form's median stages, the fastest form on top.
 
-    The recipe's latency stands beside those of its own image size alone.
+    The 2018 recipe's latency stands beside those of its own image size alone.
     """
     forms = sorted(measured["forms"].items(), key=lambda row: row[1]["total"]["p50"])
     figure, [[axes]] = new_figure(11, 2.4 + 0.5 * len(forms))
@@ -44,7 +44,7 @@ def latency(measured):
     for column, mark in enumerate(forms[0][1]["total"]):
         _at_right(axes, column, -0.9, mark)
     if measured["image_size"] == RECIPE_SIZE:
-        axes.axvline(RECIPE_MS, color=GREY, ls="--", lw=2, label="the recipe's, on a V100")
+        axes.axvline(RECIPE_MS, color=GREY, ls="--", lw=2, label="the 2018 recipe's, on a V100")
     axes.set_yticks(range(len(forms)), [name for name, _ in forms])
     axes.set(xlabel="milliseconds, one image at a time", ylim=(len(forms) - 0.4, -0.6))
     size = f"{measured['image_size']} x {measured['image_size']} pixels"

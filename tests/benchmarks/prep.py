@@ -25,7 +25,7 @@ CLASSES, PHOTOGRAPHS, COPIES = 10, 100, 50  # 5,000 files,
 SHARDS = 4  # in shards of ImageNet's own size
 BYTES = 110_000  # ImageNet's mean file, of 0.2 megapixels
 IMAGENET = 1_281_167 + 50_000
-HALF_A_DAY = 12 * 3600  # seconds: what the recipe says that preparing ImageNet takes
+HALF_A_DAY = 12 * 3600  # seconds: what the 2018 recipe says that preparing ImageNet takes
 
 
 def measure() -> dict:

@@ -61,7 +61,7 @@ def repeated(images, labels):
 
 
 def compiled(precision):
-    """Give the kit's network with the recipe's numbers."""
+    """Give the kit's network with the numbers of params.yaml."""
     p = params.load()
     keras.config.set_dtype_policy(precision)
     with make_strategy(replicas=1).scope():

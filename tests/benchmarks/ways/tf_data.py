@@ -1,4 +1,4 @@
-"""Batches by TensorFlow: the kit's own, the recipe's operations in plain tf.data, the decoder."""
+"""Batches by TensorFlow: the kit's, the 2018 recipe's operations in plain tf.data, the decoder."""
 
 import functools
 from unittest import mock
@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from kit import params
 from kit.data import manifest, records
-from kit.pipeline import dataset, order, preprocessing
+from kit.pipeline import order, preprocessing
+from tests import networks
 from ways.pillow import MEANS
 from ways.shards import PHOTOGRAPHS, encoded_of, in_memory
 
@@ -32,21 +33,9 @@ def batches(data_dir, memory, **changes):
 
 
 def training_data(data_dir, **changes):
-    """Give the kit's TrainingData of the recipe, with smaller batches and less to shuffle."""
+    """Give the kit's TrainingData of `params.yaml`, with smaller batches and less to shuffle."""
     sizes = {"batch_size": BATCH, "image_size": SIZE, "shuffle_shards": 2}
-    p = params.load(None, sizes | changes)
-    return dataset.TrainingData(
-        data_dir=data_dir,
-        reading=p.reading,
-        crop=p.crop,
-        augmentation=p.augmentation,
-        mixing=p.mixing,
-        image_size=p.resolution.image_size,
-        batch_size=p.schedule.batch_size,
-        fill=p.network.channel_means,
-        seed=SEED,
-        deterministic=p.run.deterministic,
-    )
+    return networks.training_data(data_dir, **sizes | changes)
 
 
 def counted(found):
@@ -56,7 +45,7 @@ def counted(found):
 
 
 def plain(data_dir, memory):
-    """Give the recipe's operations in tf.data as its authors wrote them, in parallel."""
+    """Give the 2018 recipe's operations in tf.data as its authors wrote them, in parallel."""
 
     def preprocess(record):
         example = records.parse_example(record)
