@@ -149,8 +149,9 @@ def test_name_that_stands_twice_counts_as_tar_extracts_it(tmp_path):
 def test_class_without_images_is_named(tmp_path):
     layouts.archives(tmp_path)
     path = tmp_path / "ILSVRC2012_img_train.tar"
-    path.write_bytes(tar({"n00000001.tar": tar({"notes.txt": b""})}))
-    with pytest.raises(ValueError, match=r"n00000001\.tar holds no image"):
+    empty = tar({"notes.txt": b""})
+    path.write_bytes(tar({"n00000001.tar": empty, "n00000004.tar": empty}))
+    with pytest.raises(ValueError, match=r"no image in n00000001\.tar, n00000004\.tar"):
         index_of(tmp_path, validation_fraction=0.5, subset=True)
 
 

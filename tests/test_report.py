@@ -9,6 +9,7 @@ import bs4
 import nbformat
 import PIL.Image
 import pytest
+from images import class_folders, png, prepare
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from kit.runner import environment, report, summary
@@ -173,6 +174,27 @@ def test_the_summary_names_only_what_was_measured(tmp_path):
     assert not [line for line in summary.lines(tmp_path) if "top-1" in line or " ms " in line]
     (tmp_path / "latency.json").write_text('{"total": {"p50": 7.26}}')
     assert summary.lines(tmp_path)[-1].endswith("7.3 ms for one image (median)")
+
+
+def test_the_summary_says_what_became_of_the_images_where_they_were_prepared(tmp_path):
+    class_folders(tmp_path / "raw", classes=2, images=3)
+    (tmp_path / "raw/class0/odd.png").write_bytes(png(20, 30))
+    (tmp_path / "raw/class1/notes.doc").write_text("no image")
+    prepare(tmp_path / "raw", tmp_path / "shards")
+    (tmp_path / "params.json").write_text(json.dumps({"data_dir": str(tmp_path / "shards")}))
+    assert not [line for line in summary.lines(tmp_path) if line.startswith("images")]
+    write_executed(tmp_path, "01_data_prep")
+    told = [line.split(":", 1) for line in summary.lines(tmp_path) if line.startswith("images")]
+    assert [(name, text.strip()) for name, text in told] == [
+        ("images read", "7"),
+        ("images written", "7"),
+        ("images resized", "0"),
+        ("images re-encoded", "1: PNG 1"),
+        ("images quarantined", "0"),
+        ("images skipped", "1: not an image by its name (.doc) 1"),
+    ]
+    (tmp_path / "shards/manifest.json").unlink()
+    assert not list(summary.prepared(tmp_path))
 
 
 def test_numbers_of_an_earlier_model_are_not_shown(tmp_path):

@@ -117,6 +117,9 @@ def test_files_that_are_no_images_are_listed_with_the_reason(tmp_path):
     touch(tmp_path / "stray.jpg")
     touch(tmp_path / "class0" / "notes.txt")
     touch(tmp_path / "class0" / ".DS_Store")
+    touch(tmp_path / "class0" / "film.MOV")
+    touch(tmp_path / "__MACOSX" / "class0" / "._0_0.jpg")
+    touch(tmp_path / "Thumbs.db")
     touch(tmp_path / "class1" / "deeper" / "lost.jpg")
     (tmp_path / ".git").mkdir()
     index = read(tmp_path)
@@ -124,11 +127,45 @@ def test_files_that_are_no_images_are_listed_with_the_reason(tmp_path):
     assert {os.path.relpath(path, tmp_path): reason for path, reason in index.skipped} == {
         ".git": "hidden",
         "LICENSE": "not an image by its name",
+        "Thumbs.db": "of the operating system",
+        "__MACOSX": "of the operating system",
         "stray.jpg": "not in a class folder",
-        "class0/notes.txt": "not an image by its name",
+        "class0/notes.txt": "not an image by its name (.txt)",
+        "class0/film.MOV": ".mov: a film: save some of its frames as images",
         "class0/.DS_Store": "hidden",
         "class1/deeper": "a folder within a class folder",
     }
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "jpeg", "AVIF", "webp", "tiff"])
+def test_images_are_known_by_all_their_endings(tmp_path, suffix):
+    class_folders(tmp_path, classes=2, images=2)
+    touch(tmp_path / "class0" / f"x.{suffix}")
+    assert len(read(tmp_path).images) == 5
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_heic_is_read_or_counted_with_what_to_install(tmp_path, monkeypatch, installed):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+    class_folders(tmp_path, classes=2, images=2)
+    touch(tmp_path / "class0" / "phone.HEIC")
+    index = read(tmp_path)
+    assert len(index.images) == 4 + installed
+    assert [reason for _, reason in index.skipped] == [
+        ".heic: pip install -e '.[heic]', or convert it to JPEG"
+    ] * (not installed)
+
+
+def test_links_to_nowhere_and_round_in_a_circle_are_counted(tmp_path):
+    class_folders(tmp_path, classes=2, images=2)
+    (tmp_path / "class0" / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "class0" / "gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "class0" / "pipe.jpg")
+    (tmp_path / "loop").symlink_to("loop")
+    index = read(tmp_path)
+    assert len(index.images) == 4
+    assert {reason for _, reason in index.skipped} == {"not a regular file"}
+    assert len(index.skipped) == 4
 
 
 def test_names_that_are_not_text_do_no_harm(tmp_path):
@@ -181,7 +218,7 @@ def broken(tmp_path, case):
         ("class without image", ValueError, "hollow holds no image: add some, or remove it"),
         ("one class", ValueError, "has 0 class folders"),
         ("no validation", FileNotFoundError, "has a training split but no validation/ and no"),
-        ("both validation folders", ValueError, "both validation/ and val/: remove"),
+        ("both validation folders", ValueError, "both val/ and validation/: remove"),
         ("new class", ValueError, "has class class2, which"),
     ],
 )

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from kit.data.manifest import (
     outcomes,
     read_manifest,
     shard_paths,
+    told,
 )
-from kit.prep import writer
+from kit.prep import manifest_writer, writer
 from kit.prep.sources import Image, Index
 from tests.images import class_folders, index_of, jpeg, make_shards, png, preparation
 
@@ -245,9 +247,26 @@ def test_outcomes_count_images_by_reason(raw_dir, tmp_path):
         ("quarantined", "empty file", 1),
         ("quarantined", "not an image", 1),
         ("quarantined", "truncated or damaged", 1),
-        ("skipped", "not an image by its name", 1),
+        ("skipped", "not an image by its name (.txt)", 1),
     ]
     assert class_counts(found) == {"train": [5, 4, 4], "validation": [2, 2, 2]}
+
+
+def test_outcomes_are_told_in_a_line_each_and_rare_reasons_as_one():
+    images = [{"reason": f"kind {n:02}"} for n in range(15) for _ in range(n + 1)]
+    found = {"splits": {"train": {"images": 2000, "shards": [{"smaller": 3}, {}]}}}
+    found |= {"reencoded": [{"reason": "PNG"}], "quarantined": [], "skipped": images}
+    assert outcomes(found)[-1] == ("skipped", "other reasons", 1 + 2 + 3)
+    assert sum(count for outcome, _, count in outcomes(found) if outcome == "skipped") == 120
+    lines = dict(told(found))
+    assert list(lines) == ["read", "written", "resized", "re-encoded", "quarantined", "skipped"]
+    assert [lines[name] for name in ("read", "resized", "re-encoded", "quarantined")] == [
+        "2,000",
+        "3",
+        "1: PNG 1",
+        "0",
+    ]
+    assert lines["skipped"].startswith("120: kind 03 4; kind 04 5; ")
 
 
 def test_header_check_decodes_nothing(raw_dir, tmp_path):
@@ -319,7 +338,7 @@ def grow(path):
     [
         (vanish, "No such file"),
         (lead_round, "symbolic links"),
-        # (become_a_pipe, "not a regular file|bytes when it was listed"),
+        (become_a_pipe, "not a regular file"),
         (become_a_folder, "[Ii]s a directory|not a regular file"),
         (grow, "bytes when it was listed and has"),
     ],
@@ -471,6 +490,51 @@ def test_other_parameters_or_images_are_refused(raw_dir, tmp_path):
     (raw_dir / "class0/new.jpg").write_bytes(jpeg(8, 8))
     with pytest.raises(ValueError, match="with other images: delete it"):
         write(raw_dir, tmp_path / "shards")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_image_that_changed_at_equal_size_is_noticed(raw_dir, tmp_path, finished):
+    data_dir = tmp_path / "shards"
+    write(raw_dir, data_dir)
+    (path,) = raw_dir.glob("class0/0_0.jpg")
+    kept, other = path.read_bytes(), bytearray(path.read_bytes())
+    other[-10] ^= 255
+    path.write_bytes(other)
+    if not finished:
+        unfinished(data_dir)
+    with pytest.raises(ValueError, match="holds shards of images that have changed since: ") as e:
+        write(raw_dir, data_dir)
+    assert "\n" not in str(e.value)
+    path.write_bytes(kept)
+    write(raw_dir, data_dir)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_images_copied_elsewhere_are_the_same_images(raw_dir, tmp_path, finished):
+    """With other times: their bytes are compared, once."""
+    data_dir = tmp_path / "shards"
+    first = write(raw_dir, data_dir)
+    before = shard_bytes(data_dir)
+    shutil.copytree(raw_dir, tmp_path / "copy", copy_function=shutil.copyfile)
+    if not finished:
+        unfinished(data_dir)
+    again = write(tmp_path / "copy", data_dir)
+    assert again["source_times"] != first["source_times"]
+    assert again["fingerprint"] == first["fingerprint"]
+    assert shard_bytes(data_dir) == before
+    seen = []
+    write(tmp_path / "copy", data_dir, progress=lambda tasks, total: seen.append(total) or tasks)
+    assert not seen  # nothing is read a third time
+
+
+def unfinished(data_dir):
+    """Turn the finished set into one that was interrupted before its manifest."""
+    folder, manifest = storage.folder(data_dir), read_manifest(data_dir)
+    (Path(data_dir) / "unfinished").mkdir()
+    for entry in manifest_writer._entries(manifest):
+        manifest_writer.record(folder, entry)
+    manifest_writer._start(folder, manifest)
+    (Path(data_dir) / "manifest.json").unlink()
 
 
 def test_shards_of_others_are_left_alone(raw_dir, tmp_path):

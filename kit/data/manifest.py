@@ -6,6 +6,9 @@ The manifest is written last, by rename: a folder without one holds no finished 
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from kit.data import storage
@@ -13,8 +16,9 @@ from kit.data.paths import printable
 
 MANIFEST = "manifest.json"
 CLASSES = "classes.tsv"
-SHARD_NAME = re.compile(r"(train|validation)-\d{5}-of-\d{5}")
+SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}")
 CHANGES = ("reencoded", "quarantined")  # lists of images, each with its reason
+REASONS = 12  # that are told apart of each kind
 REMEDY = "run notebook 01 (python -m kit run --recipe NAME --only 01)"
 
 
@@ -72,7 +76,10 @@ def summary(manifest) -> dict:
 
 
 def outcomes(manifest) -> list[tuple[str, str, int]]:
-    """Count the images by what was done to them and why: rows of (outcome, reason, images)."""
+    """Count the images by what was done to them and why: rows of (outcome, reason, images).
+
+    "read" are those written and those quarantined. The rarest of many reasons are one row.
+    """
     written = sum(part["images"] for part in manifest["splits"].values())
     shards = [shard for part in manifest["splits"].values() for shard in part["shards"]]
     rows = [
@@ -81,10 +88,20 @@ def outcomes(manifest) -> list[tuple[str, str, int]]:
         ("resized", "", sum(shard.get("smaller", 0) for shard in shards)),
     ]
     for kind in (*CHANGES, "skipped"):
-        reasons = Counter(image["reason"] for image in manifest[kind]) or {"": 0}
+        reasons = Counter(image["reason"] for image in manifest[kind]) or Counter({"": 0})
         name = kind.replace("reencoded", "re-encoded")
-        rows += [(name, reason, count) for reason, count in sorted(reasons.items())]
+        rows += [(name, reason, count) for reason, count in sorted(reasons.most_common(REASONS))]
+        if rest := sum(count for _, count in reasons.most_common()[REASONS:]):
+            rows.append((name, "other reasons", rest))
     return rows
+
+
+def told(manifest) -> Iterator[tuple[str, str]]:
+    """Give the rows of `outcomes`, a line for each outcome: "skipped", "3: hidden 1; a link 2"."""
+    for outcome, rows in groupby(outcomes(manifest), itemgetter(0)):
+        rows = list(rows)
+        reasons = "; ".join(f"{reason} {count:,}" for _, reason, count in rows if reason)
+        yield outcome, f"{sum(row[2] for row in rows):,}{f': {reasons}' * bool(reasons)}"
 
 
 def class_counts(manifest) -> dict[str, list[int]]:

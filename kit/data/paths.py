@@ -3,8 +3,10 @@
 fsspec, and the package of the protocol, are needed for URLs only.
 """
 
+import errno
 import os
 import re
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +15,7 @@ from kit import ROOT
 
 REMOTE = re.compile(r"(gs|s3|hdfs)://")
 LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
+STATES = ("ETag", "etag", "mtime", "modification_time")  # of a file, as S3, GCS and HDFS say
 EXTRAS = {"gs": "gcs", "s3": "s3", "hdfs": "hdfs"}  # protocol -> extra of pyproject.toml
 
 
@@ -21,6 +24,7 @@ class Entry(NamedTuple):
     path: str
     kind: str  # "folder", "file", or "" for a device, a pipe, a link that leads nowhere
     size: int  # bytes
+    changed: int | str = 0  # when: nanoseconds, or the mark of this state that the server gives
 
 
 def resolve(path) -> str:
@@ -62,9 +66,17 @@ def size_of(path: str) -> int:
     return ask("size", path) if is_remote(path) else Path(path).stat().st_size
 
 
+def changed(path: str) -> int | str:
+    """Give when a file changed, as its Entry has it."""
+    return _state(ask("info", path)) if is_remote(path) else Path(path).stat().st_mtime_ns
+
+
 def open_file(path: str):
-    """Open a file for reading: a binary file object that can seek."""
-    return ask("open", path, "rb") if is_remote(path) else Path(path).open("rb")
+    """Open a file for reading: a binary file object that can seek.
+
+    Raises OSError for a pipe or a device, for which plain opening could wait for ever.
+    """
+    return ask("open", path, "rb") if is_remote(path) else open(path, "rb", opener=_open_regular)
 
 
 def read_file(path: str, limit: int) -> bytes:
@@ -81,7 +93,7 @@ def read_range(path: str, start: int, length: int) -> bytes:
     """Read bytes from the middle of a file; fewer than `length` where it ends before."""
     if is_remote(path):
         return ask("cat_file", path, start=start, end=start + length)
-    with Path(path).open("rb") as file:
+    with open_file(path) as file:
         file.seek(start)
         return file.read(length)
 
@@ -129,13 +141,27 @@ def utf8(text) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def _open_regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "not a regular file", path)
+
+
 def _entry(entry: os.DirEntry) -> Entry:
     try:
         kind = "folder" if entry.is_dir() else "file" if entry.is_file() else ""
-        size = entry.stat().st_size if kind == "file" else 0
-    except FileNotFoundError:  # renamed since: another process writes shards
-        kind, size = "", 0
-    return Entry(entry.name, entry.path, kind, size)
+        size, changed = 0, 0
+        if kind == "file":
+            size, changed = (found := entry.stat()).st_size, found.st_mtime_ns
+    except OSError:  # renamed since by another process; a link to itself; behind a closed folder
+        kind, size, changed = "", 0, 0
+    return Entry(entry.name, entry.path, kind, size, changed)
+
+
+def _state(item: dict) -> str:
+    return next((str(item[key]) for key in STATES if item.get(key)), "")
 
 
 def _scan_remote(folder: str) -> list[Entry]:
@@ -146,5 +172,6 @@ def _scan_remote(folder: str) -> list[Entry]:
             kind = "folder" if item["type"] == "directory" else "file"
             # An object of the folder's own name, or one that ends in "/", only marks a folder.
             if name and not item["name"].endswith("/") and item["name"] != folder.split("://")[1]:
-                entries.append(Entry(name, join(folder, name), kind, item["size"] or 0))
+                found = Entry(name, join(folder, name), kind, item["size"] or 0, _state(item))
+                entries.append(found)
     return sorted(entries)

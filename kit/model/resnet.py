@@ -22,7 +22,7 @@ def resnet50(network, *, classes, decay=None, width=64):
     Logits are float32 under every dtype policy. `stage_sizes` counts the blocks of each stage.
     `batch_norm` names the images of a step over which a channel is normalised: those of each
     replica, or of all. `decay`, the section WeightDecay, adds an L2 loss as TensorFlow's `l2_loss`
-    counts it: half the squared sum of each kernel, and of what else `weight_decay_skips` does not
+    counts it: half the sum of a kernel's squares, and of what else `weight_decay_skips` does not
     leave out. A smaller `width` makes the same network for tests. For `blur_pool` see `blur`, for
     `drop_path` see `drop_rates`.
     """

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kit.data import paths
 from kit.data.paths import printable
-from kit.prep import archives, boxes
+from kit.prep import archives, boxes, splits
 
 # The official archives, and their MD5 as image-net.org states it.
 TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
@@ -42,8 +42,9 @@ BOXES = 615_299
 class Locations(NamedTuple):
     layout: str
     train: str  # an archive, or a folder of class folders
-    validation: str  # an archive, or a folder, flat or of class folders
+    validation: str  # an archive, or a folder, flat or of class folders; "": held out of train
     boxes: str  # a folder of class folders of XML files, an archive, a CSV file, or ""
+    test: str = ""  # a folder, or ""
 
 
 def locate(root: str) -> Locations | None:
@@ -60,15 +61,24 @@ def locate(root: str) -> Locations | None:
             if not paths.is_folder(validation):
                 raise FileNotFoundError(f"{validation} is missing: extract all of Kaggle's archive")
             return Locations("imagenet kaggle", train, validation, boxes_at)
-    layout = "imagenet archives" if entries.get(TRAIN_ARCHIVE) == "file" else "folders"
-    if layout == "folders" and entries.get("train") != "folder":
-        if VALIDATION_ARCHIVE in entries:
-            raise FileNotFoundError(
-                f"{root} has {VALIDATION_ARCHIVE}, but neither {TRAIN_ARCHIVE} nor train/: add one"
-            )
+    archives_there = {name for name in MD5 if entries.get(name) == "file"}
+    if TRAIN_ARCHIVE in archives_there:
+        layout, found = "imagenet archives", {"train": paths.join(root, TRAIN_ARCHIVE)}
+        found |= splits.by_name(root, ("validation",))
+    else:
+        layout, found = "folders", splits.find(root)
+    if VALIDATION_ARCHIVE in archives_there:
+        found["validation"] = paths.join(root, VALIDATION_ARCHIVE)
+    if not found:
         return None
-    train = paths.join(root, TRAIN_ARCHIVE if layout == "imagenet archives" else "train")
-    return Locations(layout, train, _locate_validation(root, entries), locate_boxes(root))
+    _check_located(root, found)
+    return Locations(
+        layout,
+        found["train"],
+        found.get("validation", ""),
+        locate_boxes(root),
+        found.get("test", ""),
+    )
 
 
 def locate_boxes(root: str, annotations: str = "") -> str:
@@ -187,18 +197,17 @@ def check_md5(raw_dir, known=MD5, progress=lambda blocks, total: blocks) -> list
     return list(sizes)
 
 
-def _locate_validation(root: str, entries: dict[str, str]) -> str:
-    if entries.get(VALIDATION_ARCHIVE) == "file":
-        return paths.join(root, VALIDATION_ARCHIVE)
-    found = [name for name in ("validation", "val") if entries.get(name) == "folder"]
-    if not found:
+def _check_located(root: str, found: dict[str, str]) -> None:
+    """Raise FileNotFoundError for a split that is missing and cannot be made."""
+    if "train" not in found:
+        raise FileNotFoundError(
+            f"{root} has {VALIDATION_ARCHIVE}, but neither {TRAIN_ARCHIVE} nor train/: add one"
+        )
+    if "validation" not in found and ("test" not in found or found["train"].endswith(".tar")):
         raise FileNotFoundError(
             f"{root} has a training split but no validation/ and no {VALIDATION_ARCHIVE}: add it, "
-            f"or give {paths.join(root, 'train')} as raw_dir to hold out a part of each class"
+            f"or give {found['train']} as raw_dir to hold out a part of each class"
         )
-    if len(found) > 1:
-        raise ValueError(f"{root} has both validation/ and val/: remove one of them")
-    return paths.join(root, found[0])
 
 
 def _read_box_archive(path: str, skipped: list) -> dict[str, bytes]:

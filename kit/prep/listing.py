@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kit.data import folders, paths
-from kit.data.folders import Skipped, reason_to_skip
-from kit.data.paths import printable
+from kit.data.folders import Skipped, check_alike, class_name, named, reason_to_skip
 from kit.prep import archives
 
 
@@ -13,18 +12,20 @@ class File(NamedTuple):
     name: str
     size: int  # bytes
     position: int = -1  # of its first byte in the tar; -1 for a file of its own
+    changed: int | str = 0  # of the file, or the tar: as of paths.Entry
 
 
 def list_classes(source: str, skipped: Skipped) -> Iterator[tuple[str, str, list[File]]]:
-    """Yield class, container and files of each class folder, or each tar in a tar, by name.
+    """Yield class, container and files of each class folder, or each tar in a tar, by class.
 
-    Raises ValueError for a class without images.
+    A class comes twice where two folders have its name, composed and decomposed. Raises ValueError
+    for classes without images, and for those whose names print alike.
     """
     if source.endswith(".tar"):
         yield from _classes_in_tar(source, skipped)
     else:
         for folder, entries in folders.list_classes(source, skipped):
-            yield folder.name, folder.path, _files(entries)
+            yield class_name(folder.name), folder.path, _files(entries)
 
 
 def list_flat(source: str, skipped: Skipped) -> list[File]:
@@ -32,7 +33,8 @@ def list_flat(source: str, skipped: Skipped) -> list[File]:
     if not source.endswith(".tar"):
         return _files(folders.list_images(source, skipped)[1])
     with archives.open_tar(source) as file:
-        return _files_in_tar(source, file, 0, file.seek(0, 2), skipped)
+        found = _files_in_tar(source, file, 0, file.seek(0, 2), skipped)
+    return _changed(found, source)
 
 
 def has_classes(source: str) -> bool:
@@ -41,7 +43,12 @@ def has_classes(source: str) -> bool:
 
 
 def _files(entries: list[paths.Entry]) -> list[File]:
-    return [File(entry.name, entry.size) for entry in entries]
+    return [File(entry.name, entry.size, changed=entry.changed) for entry in entries]
+
+
+def _changed(files: list[File], tar: str) -> list[File]:
+    changed = paths.changed(tar)
+    return [file._replace(changed=changed) for file in files]
 
 
 def _classes_in_tar(tar: str, skipped: Skipped):
@@ -53,12 +60,17 @@ def _classes_in_tar(tar: str, skipped: Skipped):
                 skipped.append((paths.join(tar, member.name), member.problem or "not a tar"))
             else:
                 inner[name.removesuffix(".tar")] = member
+        check_alike(tar, list(inner))
+        empty = []
         for wnid, member in sorted(inner.items()):
             end = member.start + member.size
             files = _files_in_tar(paths.join(tar, member.name), file, member.start, end, skipped)
-            if not files:
-                raise ValueError(f"{printable(member.name)} holds no image")
-            yield wnid, tar, files
+            if files:
+                yield class_name(wnid), tar, _changed(files, tar)
+            else:
+                empty.append(member.name)
+        if empty:
+            raise ValueError(f"no image in {named(empty)}")
 
 
 def _files_in_tar(path: str, file, start: int, end: int, skipped: Skipped) -> list[File]:

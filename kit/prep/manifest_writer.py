@@ -10,7 +10,6 @@ import os
 import re
 
 import kit
-from kit.data import paths
 from kit.data.manifest import (
     CHANGES,
     CLASSES,
@@ -22,9 +21,10 @@ from kit.data.manifest import (
 from kit.data.paths import printable
 from kit.data.records import LABEL_OFFSET
 from kit.files import json_bytes
+from kit.prep import table
+from kit.prep.index import Index
 from kit.prep.reading import state_of
 from kit.prep.sections import Preparation
-from kit.prep.sources import Index
 
 UNFINISHED = "unfinished"  # a folder, from before the first shard until after the manifest
 STARTED = f"{UNFINISHED}/set.json"  # which set it is
@@ -36,7 +36,7 @@ LEFTOVER = re.compile(  # temporary names of write_shard and storage.Remote; of 
 
 def head(index: Index, preparation: Preparation, *, raw_dir, seed) -> dict:
     """Give what the manifest says before any shard is written."""
-    root = paths.resolve(raw_dir)
+    root = table.root_of(raw_dir)
     parameters = preparation.shards | {"seed": seed}
     return {
         "kit_version": kit.__version__,
@@ -45,6 +45,7 @@ def head(index: Index, preparation: Preparation, *, raw_dir, seed) -> dict:
         "label_offset": LABEL_OFFSET,
         "parameters": parameters,
         "fingerprint": fingerprint(index, root, parameters),
+        "source_times": _times(index),
         "classes": [name._asdict() for name in index.classes],
         "skipped": [
             {"file": printable(path.removeprefix(f"{root}/")), "reason": reason}
@@ -59,6 +60,14 @@ def fingerprint(index: Index, root, parameters: dict) -> str:
     for image in index.images:
         state = (image.split, image.label, *state_of(image, root))
         digest.update(os.fsencode(repr(state)))
+    return digest.hexdigest()
+
+
+def _times(index: Index) -> str:
+    """Give a hash of when the files changed: a cheap sign that none did since."""
+    digest = hashlib.sha256()
+    for image in index.images:
+        digest.update(f"{image.changed} ".encode())
     return digest.hexdigest()
 
 
@@ -89,6 +98,21 @@ def begin(folder, head: dict) -> dict[str, dict]:
     return {
         entry["name"]: entry for entry in entries if folder.size(entry["name"]) == entry["bytes"]
     }
+
+
+def has_same_times(folder, head: dict) -> bool:
+    """Tell whether the files of raw_dir have the times of the set that is here.
+
+    Also True for a set of the first versions, which knew no times.
+    """
+    _, found = _read(folder)
+    return found.get("source_times", head["source_times"]) == head["source_times"]
+
+
+def set_times(folder, head: dict) -> None:
+    """Record other times of the files, which hold the same."""
+    name, found = _read(folder)
+    folder.write(name, json_bytes(found | {"source_times": head["source_times"]}))
 
 
 def record(folder, entry: dict) -> None:
@@ -128,6 +152,13 @@ def remove_records(folder) -> None:
     folder.remove(UNFINISHED)  # even if it was empty: a run may have been killed just before this
 
 
+def _read(folder) -> tuple[str, dict]:
+    """Give the file that describes the set here, finished or not, and what it says."""
+    if folder.size(MANIFEST) is not None:
+        return MANIFEST, read_manifest(folder)
+    return STARTED, json.loads(folder.read(STARTED))
+
+
 def _check_same(folder, found: dict, head: dict) -> None:
     if found["fingerprint"] == head["fingerprint"]:
         return
@@ -143,7 +174,7 @@ def _check_same(folder, found: dict, head: dict) -> None:
 
 
 def _start(folder, head: dict) -> None:
-    keep = ("fingerprint", "parameters", "source")
+    keep = ("fingerprint", "source_times", "parameters", "source")
     try:
         folder.write(STARTED, json_bytes({name: head[name] for name in keep}))
     except OSError as error:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from kit.data import images, paths
 from kit.data.images import MAX_FILE_BYTES
 from kit.data.paths import printable
-from kit.prep import boxes, parquet
+from kit.prep import boxes, parquet, table
 
 
 def read_image(image) -> bytes:
@@ -50,7 +50,7 @@ def preview(image) -> np.ndarray:
         return tf.io.decode_jpeg(
             encoded, channels=3, try_recover_truncated=True, acceptable_fraction=0.01
         ).numpy()
-    except (ValueError, tf.errors.InvalidArgumentError):
+    except (OSError, ValueError, tf.errors.InvalidArgumentError):
         return np.full([64, 64, 3], 128, np.uint8)
 
 
@@ -75,7 +75,7 @@ def boxes_of(image, classes, height, width) -> list[tuple[float, float, float, f
 
 def find_images(index, changes: list[dict], raw_dir) -> list:
     """Give the images that `changes` name: entries of a manifest's "reencoded", "quarantined"."""
-    files, root = {change["file"] for change in changes}, paths.resolve(raw_dir)
+    files, root = {change["file"] for change in changes}, table.root_of(raw_dir)
     return [image for image in index.images if files and source_name(image, root) in files]
 
 

@@ -1,69 +1,41 @@
 """Reads every known layout of raw images into one index. No image is opened, nothing is copied."""
 
 import functools
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import replace
 from operator import attrgetter
-from typing import NamedTuple
 
-from kit.data import paths
+from kit.data import folders, paths
+from kit.data.folders import named
 from kit.data.manifest import ClassName
 from kit.data.paths import printable
-from kit.prep import devkit, imagenet, listing, parquet
+from kit.prep import devkit, imagenet, listing, parquet, splits, table
 from kit.prep.boxes import WNID
+from kit.prep.index import Image, Index
 from kit.prep.sections import Preparation
 
-
-class Image(NamedTuple):  # small, because ImageNet has 1.3 million
-    split: str  # "train" or "validation"
-    label: int  # from 0
-    container: str  # the folder, tar or parquet file that holds it: absolute path or URL
-    name: str  # of its file there
-    size: int  # bytes, as listed; of the whole file when that is a parquet
-    position: int = -1  # first byte in a tar, row in a parquet file; -1: a file of its own
-    boxes: str | bytes = ""  # path of its XML file, or packed as in boxes.py; "": none
-
-    @property
-    def path(self) -> str:
-        return f"{self.container}/{self.name}"
-
-
-@dataclass(frozen=True)
-class Index:
-    layout: str
-    classes: list[ClassName]  # sorted by wnid
-    images: list[Image]  # training first, then by class and name
-    skipped: list[tuple[str, str]]  # path and reason of each file that cannot be an image
-    missing: list[str] = field(default_factory=list)  # what could be there, in a line each
-    expect_boxes: int = 0  # ImageNet's number of them, where it must be met
+WRAPPERS = 4  # folders around a folder that are entered
+HELD_OUT = "a validation split: validation_fraction of each class is held out for it"
 
 
 def read_index(raw_dir, preparation: Preparation, *, seed) -> Index:
-    """Read what lies in raw_dir: classes, and the images of both splits.
+    """Read what lies in raw_dir: classes, and the images of the splits.
 
-    ImageNet as its official archives, extracted, or as Kaggle has it; Hugging Face's parquet;
-    train/ and validation/ (or val/) with a folder per class; or a folder per class in raw_dir
-    itself, where a seeded `validation_fraction` of each class is held out, at least one image.
-    Raises ValueError or FileNotFoundError, in one line, for what no layout explains, and for an
-    ImageNet of other counts, unless it is declared a `subset`.
+    A table of images, labels.csv (or raw_dir itself is one); ImageNet as its official archives,
+    extracted, or as Kaggle has it; Hugging Face's parquet; folders of splits, as people name them,
+    with a folder per class; or a folder per class in raw_dir itself. One folder around all of it
+    is entered. Where there is no validation split, a seeded `validation_fraction` of each class is
+    held out, at least one image. Raises ValueError or FileNotFoundError, in one line, for what no
+    layout explains, and for an ImageNet of other counts, unless it is declared a `subset`.
     """
-    root = paths.resolve(raw_dir)
+    root = table.root_of(raw_dir)
     if not paths.is_folder(root):
         problem = "is not a folder" if paths.exists(root) else "does not exist"
         raise FileNotFoundError(f"raw_dir {root} {problem}: name the folder of your images")
     if not paths.scan(root):
         raise ValueError(f"raw_dir {root} is empty: put a folder of images per class in it")
-    hold_out = functools.partial(_hold_out, fraction=preparation.validation_fraction, seed=seed)
-    if files := parquet.find_files(root):
-        index = _read_parquet(root, files, hold_out)
-    elif at := imagenet.locate(root):
-        index = _read_splits(root, at)
-    else:
-        index = _read_folder(root, hold_out)
+    index = _read_layout(raw_dir, preparation, seed)
     counts = Counter(image.split for image in index.images)
     if not counts["validation"]:
         raise ValueError(f"{root} gives no validation image: two or more of a class are needed")
@@ -71,7 +43,80 @@ def read_index(raw_dir, preparation: Preparation, *, seed) -> Index:
         box_files = sum(bool(image.boxes) for image in index.images)
         imagenet.check_counts(root, counts, len(index.classes), box_files)
         return index
+    index.missing.extend(_without_images(index))
     return replace(index, expect_boxes=0)
+
+
+def _read_layout(raw_dir, preparation: Preparation, seed) -> Index:
+    options = {"fraction": preparation.validation_fraction, "seed": seed}
+    hold_out = functools.partial(splits.hold_out, **options)
+    if found := table.find(raw_dir):
+        return _read_table(found, options)
+    root, skipped = paths.resolve(raw_dir), []
+    for _ in range(WRAPPERS):
+        if files := parquet.find_files(root):
+            return _read_parquet(root, files, hold_out)
+        if at := imagenet.locate(root):
+            index = _read_splits(root, at, hold_out)
+            break
+        if not (inner := _only_folder(root)):
+            index = _read_folder(root, hold_out)
+            break
+        folders.list_images(root, skipped)  # what lies beside it
+        root = inner
+    else:
+        raise ValueError(f"{root} is a folder in a folder and so on: name the one of the images")
+    index.skipped.extend(skipped)
+    return index
+
+
+def _only_folder(root: str) -> str:
+    """Give the one folder in root, around all others; "" where root itself holds the classes."""
+    inner, files = folders.list_images(root, [])
+    one = len(inner) == 1 and not files and folders.has_classes(inner[0].path)
+    return inner[0].path if one else ""
+
+
+def _without_images(index: Index) -> list[str]:
+    """Say which classes have no image in a split that others have images in."""
+    found = {split: set() for split in splits.SPLITS}
+    for image in index.images:
+        found[image.split].add(image.label)
+    absent = {
+        split: [name.name for label, name in enumerate(index.classes) if label not in labels]
+        for split, labels in found.items()
+        if labels
+    }
+    return [f"{split} images of {named(names)}" for split, names in absent.items() if names]
+
+
+def _read_table(path: str, options: dict) -> Index:
+    skipped = []
+    rows = sorted(table.read(path, skipped), key=attrgetter("label", "file.path"))
+    wnids = sorted({row.label for row in rows})
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    images, group_of = {split: [] for split in splits.SPLITS}, {}
+    for row in rows:
+        container = row.file.path.rpartition("/")[0]
+        file = listing.File(row.file.name, row.file.size, changed=row.file.changed)
+        image = Image(row.split or "train", label_of[row.label], container, *file)
+        images[image.split].append(image)
+        if row.group:
+            group_of[image] = row.group
+    found, missing = images["train"] + images["validation"], []
+    if not images["validation"]:
+        missing = [HELD_OUT]
+        hold_out = functools.partial(splits.hold_out_groups, group_of=group_of)
+        found = (hold_out if group_of else functools.partial(splits.hold_out, classes=wnids))(
+            images["train"], **options
+        )
+        if len(found) and not any(image.split == "validation" for image in found):
+            raise ValueError(
+                f"{printable(path)}: the groups leave no validation image: each of these labels is "
+                f"of one group: {named(wnids)}: add images, or a column split"
+            )
+    classes = _name_classes(wnids, {})
+    return Index("table", classes, found + images["test"], skipped, missing)
 
 
 def _read_folder(root: str, hold_out) -> Index:
@@ -80,41 +125,74 @@ def _read_folder(root: str, hold_out) -> Index:
     return Index("folder", _name_classes(wnids, {}), hold_out(images, wnids), skipped)
 
 
-def _read_splits(root: str, at: imagenet.Locations) -> Index:
-    skipped = []
+def _read_splits(root: str, at: imagenet.Locations, hold_out) -> Index:
+    skipped, unknown = [], []
     names, truth = devkit.read_devkit(root) or ({}, [])
     find_boxes = imagenet.box_finder(at.boxes, skipped)
     images, wnids = _list_train(at.train, skipped)
     _attach_boxes(images, wnids, find_boxes)
-    by_class = listing.has_classes(at.validation)
-    if by_class:
-        found = listing.list_classes(at.validation, skipped)
-    else:
-        found = _group_flat(root, at.validation, truth, skipped)
-    label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    for wnid, container, files in found:
-        if wnid not in label_of:
-            raise ValueError(
-                f"{at.validation} has class {printable(wnid)}, which {at.train} lacks: "
-                "correct its name, or remove it"
-            )
-        images += (Image("validation", label_of[wnid], container, *file) for file in files)
+    flat = bool(at.validation) and not listing.has_classes(at.validation)
     layout = at.layout
     if layout == "folders":
-        is_imagenet = not by_class or all(map(WNID.fullmatch, wnids))
+        is_imagenet = flat or all(map(WNID.fullmatch, wnids))
         layout = "imagenet extracted" if is_imagenet else "split folders"
+    if flat:
+        found = _group_flat(root, at.validation, truth, skipped)
+        images += _label("validation", at, found, wnids, unknown)
+    elif at.validation:
+        found = listing.list_classes(at.validation, skipped)
+        images += _label("validation", at, found, wnids, unknown)
+    else:
+        images = hold_out(images, wnids)
+    images += _list_test(at, wnids, skipped, unknown)
+    if unknown:
+        raise ValueError(f"{'; '.join(unknown)}: correct the names, or remove them")
+    if layout == "split folders":
+        known = (at.train, at.validation, at.test)
+        beside = [
+            entry for entry in folders.list_images(root, skipped)[0] if entry.path not in known
+        ]
+        skipped += [(entry.path, "a folder beside the splits") for entry in beside]
     classes = _name_classes(wnids, imagenet.read_names(root, names))
-    return _indexed(layout, classes, images, skipped, at.boxes)
+    index = _indexed(layout, classes, images, skipped, at.boxes)
+    return index if at.validation else replace(index, missing=[*index.missing, HELD_OUT])
 
 
 def _list_train(where: str, skipped: list) -> tuple[list[Image], list[str]]:
     """List the training images of class folders, or of tars, and the classes."""
     images, wnids = [], []
     for wnid, container, files in listing.list_classes(where, skipped):
-        images += (Image("train", len(wnids), container, *file) for file in files)
-        wnids.append(wnid)
+        if wnids[-1:] != [wnid]:
+            wnids.append(wnid)
+        images += (Image("train", len(wnids) - 1, container, *file) for file in files)
     _check_classes(where, wnids)
     return images, wnids
+
+
+def _list_test(at: imagenet.Locations, wnids: list[str], skipped: list, unknown: list) -> list:
+    """List the images of test/, if they have labels: if it has class folders."""
+    if at.test and listing.has_classes(at.test):
+        found = listing.list_classes(at.test, skipped)
+        return _label("test", at, found, wnids, unknown)
+    if at.test:
+        count = len(listing.list_flat(at.test, skipped))
+        skipped.append((at.test, f"{count:,} test images without class folders, so without labels"))
+    return []
+
+
+def _label(split: str, at, found, wnids: list[str], unknown: list[str]) -> list[Image]:
+    """Give the images of a split by the labels of training; classes that it lacks go to unknown."""
+    label_of, images, strange = {wnid: n for n, wnid in enumerate(wnids)}, [], []
+    for wnid, container, files in found:
+        if wnid in label_of:
+            images += (Image(split, label_of[wnid], container, *file) for file in files)
+        else:
+            strange.append(wnid)
+    if strange:
+        classes = "classes" if len(strange) > 1 else "class"
+        where = getattr(at, split)
+        unknown.append(f"{where} has {classes} {named(strange)}, which {at.train} lacks")
+    return images
 
 
 def _group_flat(root: str, where: str, truth: list[str], skipped: list):
@@ -131,9 +209,9 @@ def _read_parquet(root: str, files: dict, hold_out) -> Index:
     images, wnids = [], {}
     for split, paths_of in files.items():
         for path in paths_of:
-            size = paths.size_of(path)
+            size, changed = paths.size_of(path), paths.changed(path)
             for row in parquet.read_rows(path):
-                images.append(Image(split, row.label, path, row.name, size, row.position))
+                images.append(Image(split, row.label, path, row.name, size, row.position, changed))
                 if wnids.setdefault(row.label, row.wnid) != row.wnid:
                     wnids[row.label] = ""
     for key in ("name", "label", "split"):  # each sort keeps the order of the one before
@@ -162,25 +240,6 @@ def _attach_boxes(images: list[Image], wnids: list[str], find_boxes) -> None:
                 label, boxes = image.label, find_boxes(wnids[image.label])
             if found := boxes.pop(image.name.rpartition(".")[0], ""):
                 images[at] = image._replace(boxes=found)
-
-
-def _hold_out(images: list[Image], classes: list[str], *, fraction, seed) -> list[Image]:
-    """Turn a fraction of each class, sorted by class, into validation images, listed at the end.
-
-    They are the first in the order of a hash of seed and name, so that neither the order of the
-    listing nor one image more or less moves the others.
-    """
-
-    def order(image):
-        key = f"{seed}/{classes[image.label]}/{image.name}"
-        return hashlib.sha256(os.fsencode(key)).digest()
-
-    held_out = set()
-    for _, group in groupby(images, attrgetter("label")):
-        group = sorted(group, key=order)
-        held_out.update(group[: min(max(1, round(len(group) * fraction)), len(group) - 1)])
-    train = [image for image in images if image not in held_out]
-    return train + [image._replace(split="validation") for image in images if image in held_out]
 
 
 def _indexed(layout: str, classes, images, skipped, boxes: str) -> Index:

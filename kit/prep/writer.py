@@ -5,6 +5,7 @@ the rename to its name is the commit, and what is written twice is the same.
 """
 
 import functools
+import hashlib
 import random
 import tempfile
 from contextlib import closing, nullcontext
@@ -14,18 +15,19 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from kit.data import paths, storage
+from kit.data.folders import named
 from kit.data.images import form_of, prepare, read_header
 from kit.data.manifest import CHANGES, MANIFEST, read_manifest
 from kit.data.paths import printable
 from kit.files import hash_file, temporary_beside
 from kit.locks import holding
 from kit.machine import cores
-from kit.prep import imagenet, manifest_writer
+from kit.prep import imagenet, manifest_writer, table
 from kit.prep.boxes import turn
 from kit.prep.examples import encode_example
+from kit.prep.index import Image, Index
 from kit.prep.reading import boxes_of, read_image, source_name
 from kit.prep.sections import Preparation
-from kit.prep.sources import Image, Index
 from kit.prep.workers import run_tasks
 
 LOCK = ".preparation.lock"  # in data_dir, unless that is a URL
@@ -41,12 +43,15 @@ class ShardPlan(NamedTuple):
 def plan(index: Index, preparation: Preparation, *, seed) -> list[ShardPlan]:
     """Decide which image is written to which shard, in which order.
 
-    Each split is shuffled once and cut into shards whose sizes differ by one at the most.
+    Each split is shuffled once and cut into shards whose sizes differ by one at the most. A test
+    split, where there is one, gets as many as validation, or one for each image.
     Raises ValueError when a split has fewer images than shards.
     """
+    tested = sum(image.split == "test" for image in index.images)
     return [
         *_plan_split(index, "train", preparation.train_shards, seed),
         *_plan_split(index, "validation", preparation.validation_shards, seed),
+        *_plan_split(index, "test", min(preparation.validation_shards, tested), seed),
     ]
 
 
@@ -60,7 +65,7 @@ def _plan_split(index: Index, split: str, shards: int, seed: int) -> list[ShardP
     # Only random() is promised to give the same numbers in every version of Python.
     source = random.Random(f"{seed} {split}")
     images.sort(key=lambda image: source.random())
-    cuts = [len(images) * number // shards for number in range(shards + 1)]
+    cuts = [len(images) * number // max(1, shards) for number in range(shards + 1)]
     return [
         ShardPlan(f"{split}-{number:05d}-of-{shards:05d}", split, images[start:end])
         for number, (start, end) in enumerate(zip(cuts, cuts[1:], strict=False))
@@ -82,8 +87,9 @@ def write_shards(
     interrupted. An image that cannot be read is quarantined; more than `quarantine_budget` of them
     are an error. progress(tasks, total) wraps the stream of finished shards, as tqdm does.
     Raises ValueError for more shards than images, too many unreadable images, or a data_dir that
-    holds something else, and OSError naming the file that cannot be read or written, or another
-    process that prepares data_dir.
+    holds something else, also where files of raw_dir have other times and other bytes than those
+    that the shards were written from, and OSError naming the file that cannot be read or written,
+    or another process that prepares data_dir.
     """
     folder = storage.folder(data_dir)
     plans = plan(index, preparation, seed=seed)
@@ -101,11 +107,14 @@ def _alone(folder):
 def _write_missing(index, plans, preparation, raw_dir, folder, seed, progress) -> dict:
     head = manifest_writer.head(index, preparation, raw_dir=raw_dir, seed=seed)
     done = manifest_writer.begin(folder, head)
+    if done and not manifest_writer.has_same_times(folder, head):
+        _check_sources(folder, [shard for shard in plans if shard.name in done], done, progress)
+        manifest_writer.set_times(folder, head)
     todo = [shard for shard in plans if shard.name not in done]
     if not todo and folder.size(MANIFEST):
         manifest_writer.remove_records(folder)
         return read_manifest(folder)
-    common = {"folder": folder, "root": paths.resolve(raw_dir), "classes": index.classes}
+    common = {"folder": folder, "root": table.root_of(raw_dir), "classes": index.classes}
     task = functools.partial(write_shard, **common, preparation=preparation)
     with closing(_run(task, todo, folder, preparation)) as tasks:
         shards = progress(tasks, len(todo))
@@ -123,7 +132,7 @@ def write_shard(shard: ShardPlan, *, folder, root, classes, preparation: Prepara
     """
     temporary = temporary_beside(Path(folder.local or tempfile.gettempdir()) / f"{shard.name}.tmp")
     entry = {"split": shard.split, "name": shard.name, "records": 0, "bytes": 0, "sha256": ""}
-    entry |= {"classes": [0] * len(classes), "boxes": 0, "smaller": 0}
+    entry |= {"source_sha256": "", "classes": [0] * len(classes), "boxes": 0, "smaller": 0}
     entry |= {kind: [] for kind in CHANGES}
     try:
         _write_records(temporary, shard, entry, root, classes, preparation)
@@ -165,6 +174,7 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation) ->
 
     try:
         data = read_image(image)
+        entry["source_sha256"] = _chained(entry["source_sha256"], data)
         original = read_header(data)
         prepared = prepare(data, original, form_of(vars(preparation)), check=preparation.check)
     except (ValueError, OSError) as error:
@@ -191,6 +201,39 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation) ->
         filename=image.name,
         boxes=boxes,
     )
+
+
+def _chained(digest: str, data: bytes) -> str:
+    """Give the hash of all images so far: of the hash before, and the next one's bytes."""
+    found = hashlib.sha256(digest.encode())
+    found.update(data)
+    return found.hexdigest()
+
+
+def hash_source(shard: ShardPlan) -> tuple[str, str]:
+    """Give the shard's name and its "source_sha256", as its images are now."""
+    digest = ""
+    for image in shard.images:
+        try:
+            digest = _chained(digest, read_image(image))
+        except (ValueError, OSError) as error:  # unreadable, perhaps as when the shard was written
+            if isinstance(error, OSError) and paths.is_remote(image.path):
+                raise
+    return shard.name, digest
+
+
+def _check_sources(folder, shards: list[ShardPlan], done: dict, progress) -> None:
+    """Raise ValueError for shards that were written from other bytes than raw_dir holds now."""
+    images = sum(len(shard.images) for shard in shards)
+    processes = min(cores(), 1 + images // IMAGES_PER_WORKER)
+    with closing(run_tasks(hash_source, shards, processes=processes)) as tasks:
+        found = dict(progress(tasks, len(shards)))
+    other = [name for name in found if found[name] != done[name].get("source_sha256", found[name])]
+    if other:
+        raise ValueError(
+            f"data_dir {folder} holds shards of images that have changed since: {named(other)}: "
+            "delete it or name another data_dir"
+        )
 
 
 def _run(task, todo: list[ShardPlan], folder, preparation: Preparation):

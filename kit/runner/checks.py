@@ -63,9 +63,11 @@ def _check_run_dir(run_dir, root):
 
 
 def _check_images(raw_dir, root):
-    if not paths.is_remote(raw_dir) and not (root / raw_dir).is_dir():
+    path = root / raw_dir
+    table = path.suffix.lower() == ".csv" and path.is_file()
+    if not paths.is_remote(raw_dir) and not (path.is_dir() or table):
         raise FileNotFoundError(
-            f"raw_dir: {root / raw_dir} does not exist; name the folder of your images"
+            f"raw_dir: {path} does not exist; name the folder of your images, or their labels.csv"
         )
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from kit.data import manifest, storage
 from kit.data.cells import original
 
 SHOWN = 3  # predictions
@@ -15,7 +16,11 @@ def lines(run_dir: Path) -> list[str]:
     """Say where things are, what was measured, and what the model sees in a few images."""
     places = {"executed notebooks": "notebooks", "figures": "figures", "report": "report.html"}
     rows = [(name, run_dir / place) for name, place in places.items()]
-    rows += [*measured(run_dir), *(("prediction", text) for text in predictions(run_dir))]
+    rows += [
+        *prepared(run_dir),
+        *measured(run_dir),
+        *(("prediction", text) for text in predictions(run_dir)),
+    ]
     return [f"{name + ':':20}{text}" for name, text in rows]
 
 
@@ -42,6 +47,15 @@ def described(run_dir: Path) -> Iterator[tuple[str, str]]:
             yield "commit", commit["commit"][:12] + ", files changed since" * commit["dirty"]
         versions = f"TensorFlow {packages['tensorflow']}, Keras {packages['keras']}"
         yield "machine", f"{', '.join(found['devices'])}; {versions}, Python {found['python']}"
+
+
+def prepared(run_dir: Path) -> Iterator[tuple[str, str]]:
+    """Say what became of the raw images, and why, where notebook 01 was executed."""
+    data_dir = read(run_dir / "params.json").get("data_dir")
+    executed = data_dir and any((run_dir / "notebooks").glob("01_*.ipynb"))
+    if executed and storage.folder(data_dir).size(manifest.MANIFEST) is not None:
+        for outcome, text in manifest.told(manifest.read_manifest(data_dir)):
+            yield f"images {outcome}", text
 
 
 def measured(run_dir: Path) -> Iterator[tuple[str, str]]:
