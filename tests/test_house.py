@@ -121,6 +121,7 @@ ORDINARY = {
     **dict.fromkeys(("schedule", "weight_decay"), "sections, too"),
     **dict.fromkeys(("seed", "deterministic"), "what a function that draws numbers is given"),
     "replicas": "what a function that counts devices is given",
+    "processes": "what a function that starts them is given",
     "check": "functions that check",
 }
 
