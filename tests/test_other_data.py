@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,15 @@ def as_its_authors_score(real, files, predictions):
     by_file = {f"ILSVRC2012_val_{i + 1:08d}.JPEG": labels for i, labels in enumerate(real)}
     pairs = [(by_file[file], one) for file, one in zip(files, predictions, strict=True)]
     return np.mean([one in labels for labels, one in pairs if labels])
+
+
+def test_class_folders_are_compared_as_their_names_look(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    for name in (nfd, "tea"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"")
+    found = other_data.read_folder(tmp_path, classes=[{"wnid": nfc}, {"wnid": "tea"}])
+    assert found == [(f"{tmp_path}/{nfd}/1.jpg", 0), (f"{tmp_path}/tea/1.jpg", 1)]
 
 
 def test_real_is_scored_as_by_its_authors_whatever_the_order_of_the_images():

@@ -35,6 +35,19 @@ def test_set_of_other_things_keeps_its_labels_and_names(tmp_path):
         assert (image.label, image.name, reading.read_image(image)) in CATS
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_test_images_count_if_they_have_labels(tmp_path, labelled):
+    rows = [(label if labelled else -1, f"t{name}", data) for label, name, data in CATS[:4]]
+    write_parquet(tmp_path / "train-00000-of-00001.parquet", CATS, ["cat", "ant"])
+    write_parquet(tmp_path / "test-00000-of-00001.parquet", rows, ["cat", "ant"])
+    index = read(tmp_path)
+    tested = [(i.label, i.name) for i in index.images if i.split == "test"]
+    assert sorted(tested) == sorted(row[:2] for row in rows) * labelled
+    assert [i.split for i in index.images[:10]] == ["train"] * 8 + ["validation"] * 2
+    path = f"{tmp_path}/test-00000-of-00001.parquet"
+    assert index.skipped == [(path, "test images without labels")] * (not labelled)
+
+
 def test_share_of_each_class_is_held_out_where_there_is_only_a_training_split(tmp_path):
     write_parquet(tmp_path / "train-00000-of-00001.parquet", CATS, ["cat", "ant"])
     held_out = [i for i in read(tmp_path).images if i.split == "validation"]

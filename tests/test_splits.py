@@ -114,6 +114,15 @@ def test_few_test_images_have_fewer_shards(tmp_path):
     assert [len(part["shards"]) for part in written["splits"].values()] == [2, 5, 2]
 
 
+def test_a_refused_preparation_leaves_no_folder(tmp_path):
+    folders(tmp_path / "raw", "a", "b")
+    (tmp_path / "one").mkdir()
+    for raw, changes in (("one", {}), ("raw/a", {}), ("raw", {"train_shards": 9})):
+        with pytest.raises(ValueError):
+            prepare(tmp_path / raw, tmp_path / "shards", **changes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "raw"]
+
+
 # Bad input
 
 

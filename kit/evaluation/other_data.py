@@ -73,7 +73,9 @@ def read_folder(folder, *, classes):
     """
     root = paths.resolve(folder)
     skipped = []  # what is no image by its name
-    found = {entry.name: files for entry, files in folders.list_classes(root, skipped)}
+    found = {}
+    for entry, files in folders.list_classes(root, skipped):
+        found.setdefault(folders.class_name(entry.name), []).extend(files)
     label_of = {row["wnid"]: label for label, row in enumerate(classes)}
     if not set(found) <= set(label_of):
         label_of = {name: int(name) for name in found if name.isdecimal()}

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from kit.data import paths
 from kit.data.paths import printable
+from kit.prep.splits import SPLITS, split_name
 
-SPLITS = {"train": "train", "validation": "validation", "val": "validation"}  # by file name
 NAME = re.compile(r"(.+)_(n\d{8})(\.\w+)", re.DOTALL)  # n01440764_10026_n01440764.JPEG
 
 
@@ -28,9 +28,9 @@ def find_files(root: str) -> dict[str, list[str]]:
     """List the parquet files of each split, by how their names begin; {} where there are none."""
     for folder in (root, paths.join(root, "data")):
         entries = [entry for entry in paths.scan(folder) if entry.name.endswith(".parquet")]
-        found = {"train": [], "validation": []}
+        found = {split: [] for split in SPLITS}
         for entry in entries:
-            if split := SPLITS.get(re.split(r"[-.]", entry.name)[0]):
+            if split := split_name(re.split(r"[-.]", entry.name)[0]):
                 found[split].append(entry.path)
         if found["train"]:
             return found
@@ -58,6 +58,15 @@ def read_rows(path: str) -> Iterator[Row]:
                 position += 1
     except (ValueError, KeyError, OSError) as error:  # pyarrow's own errors are of these kinds
         raise ValueError(f"{printable(path)} cannot be read: {_line(error)}") from None
+
+
+def has_labels(path: str) -> bool:
+    """Tell whether the first image has a label: ImageNet's test images have -1."""
+    try:
+        first = next(_open(path).iter_batches(batch_size=1, columns=["label"]), None)
+        return first is not None and first.column("label")[0].as_py() not in (None, -1)
+    except (ValueError, KeyError, OSError):
+        return True  # `read_rows` says what is wrong
 
 
 def read_class_names(path: str) -> list[str]:

@@ -207,20 +207,24 @@ def _group_flat(root: str, where: str, truth: list[str], skipped: list):
 
 def _read_parquet(root: str, files: dict, hold_out) -> Index:
     images, wnids = [], {}
+    skipped, where = [], ""
     for split, paths_of in files.items():
         for path in paths_of:
+            if split == "test" and not parquet.has_labels(path):
+                skipped.append((path, "test images without labels"))
+                continue
             size, changed = paths.size_of(path), paths.changed(path)
             for row in parquet.read_rows(path):
                 images.append(Image(split, row.label, path, row.name, size, row.position, changed))
                 if wnids.setdefault(row.label, row.wnid) != row.wnid:
                     wnids[row.label] = ""
-    for key in ("name", "label", "split"):  # each sort keeps the order of the one before
+    for key in ("name", "label"):  # each sort keeps the order of the one before
         images.sort(key=attrgetter(key))
+    images.sort(key=lambda image: splits.SPLITS.index(image.split))
     known = parquet.read_class_names(files["train"][0])
     known += map(str, range(len(known), 1 + max(wnids, default=-1)))
     classes = [wnids.get(label) or name for label, name in enumerate(known)]
     _check_classes(root, classes)
-    skipped, where = [], ""
     if all(map(WNID.fullmatch, classes)):
         where = imagenet.locate_boxes(root)
         _attach_boxes(images, classes, imagenet.box_finder(where, skipped))
@@ -228,7 +232,8 @@ def _read_parquet(root: str, files: dict, hold_out) -> Index:
         images = hold_out(images, classes)
     layout = "imagenet parquet" if all(map(WNID.fullmatch, classes)) else "parquet"
     names = imagenet.read_names(root, dict(zip(classes, known, strict=True)))
-    return _indexed(layout, _name_classes(classes, names), images, skipped, where)
+    index = _indexed(layout, _name_classes(classes, names), images, skipped, where)
+    return index if files["validation"] else replace(index, missing=[*index.missing, HELD_OUT])
 
 
 def _attach_boxes(images: list[Image], wnids: list[str], find_boxes) -> None:

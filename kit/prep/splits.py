@@ -63,13 +63,14 @@ def holds_classes(folder: str) -> bool:
 
 
 def hold_out(images: list, classes: list[str], *, fraction, seed) -> list:
-    """Turn a fraction of each class, sorted by class, into validation images, listed at the end.
+    """Turn a fraction of each class of training, sorted by class, into validation images.
 
     They are the first in the order of a hash of seed and name, so that neither the order of the
     listing nor one image more or less moves the others.
     """
     held_out = set()
-    for _, group in groupby(images, attrgetter("label")):
+    train = [image for image in images if image.split == "train"]
+    for _, group in groupby(train, attrgetter("label")):
         group = sorted(group, key=lambda image: _hash(seed, f"{classes[image.label]}/{image.name}"))
         held_out.update(group[: min(_share(len(group), fraction), len(group) - 1)])
     return _moved(images, held_out)
@@ -126,5 +127,7 @@ def _hash(seed, name: str) -> bytes:
 
 
 def _moved(images: list, held_out: set) -> list:
-    train = [image for image in images if image not in held_out]
-    return train + [image._replace(split="validation") for image in images if image in held_out]
+    """Give those that stay in training, those held out of it, and those of other splits."""
+    train = [image for image in images if image.split == "train" and image not in held_out]
+    held = [image._replace(split="validation") for image in images if image in held_out]
+    return train + held + [image for image in images if image.split != "train"]
