@@ -275,6 +275,16 @@ def test_a_gradient_that_is_not_finite_stops_before_its_step_is_saved(tmp_path):
         ours.check_finite()
 
 
+@pytest.mark.parametrize("several, batches", [(False, 30), (True, 3)])
+def test_several_hosts_exchange_flags_after_every_tenth_batch(monkeypatch, several, batches):
+    settings = {"run_dir": "", "parameters": {}, "steps_per_epoch": 8, "names": None}
+    ours = backup.Backup(None, None, sections().saving, **settings)
+    ours.set_model(types.SimpleNamespace(distribute_strategy=None))
+    monkeypatch.setattr(backup, "several_hosts", lambda strategy: several)
+    due = [batch for batch in range(30) if ours.exchange_due(batch)]
+    assert len(due) == batches and due[-1] == 29
+
+
 def test_a_trained_model_is_refused_for_a_new_run(data_dir, tmp_path):
     model = untrained()
     train(model, data_dir, tmp_path / "one", epochs=1)

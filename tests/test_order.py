@@ -135,7 +135,8 @@ def test_a_start_amid_a_pass_needs_no_shard_of_the_groups_before(tmp_path):
     shards = list(dict.fromkeys(name.split("_")[0] for name in names(whole)))
     start = sum(SIZES[int(shard)] for shard in shards[:3])
     for shard in shards[:3]:
-        (data_dir / f"train-{int(shard):05d}-of-{len(SIZES):05d}").unlink()
+        path = data_dir / f"train-{int(shard):05d}-of-{len(SIZES):05d}"
+        path.write_bytes(bytes(path.stat().st_size))  # TensorFlow fails on its first record
     count = SIZES[int(shards[3])] + SIZES[int(shards[4])]
     found = take(data_dir, count, shuffle_shards=1, start=start)
     assert found == whole[start : start + count]

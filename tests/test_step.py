@@ -13,6 +13,7 @@ from replicated_run import batches, compiled
 
 from kit.pipeline.dataset import padded
 from kit.training import trainer
+from kit.training.nonfinite import Nonfinite
 from kit.training.optimizers import Sgd
 from kit.training.step import moving_statistics
 from kit.training.strategy import make_strategy
@@ -92,6 +93,25 @@ def test_from_a_step_that_is_not_finite_on_nothing_changes(two_replicas, xla):
     assert not np.isfinite([found["loss"], found["gradient_norm"]]).all()
     for copy, value in zip(state_of(two_replicas, model), before, strict=True):
         np.testing.assert_array_equal(copy.numpy(), value)
+
+
+@pytest.mark.parametrize("step", [0, 1, 7])
+def test_the_first_step_that_is_not_finite_is_kept(one_replica, step):
+    kept = Nonfinite(one_replica)
+
+    def check(loss, norm, at):
+        own = lambda variable: one_replica.experimental_local_results(variable)[0]  # noqa: E731
+        return bool(kept.check(own, tf.constant(norm), tf.constant(loss), tf.constant(at)))
+
+    for _ in range(2):  # of a run, and of the next one
+        assert check(2.0, 3.0, step)
+        assert kept.read() is None
+        assert not check(2.5, np.inf, step)
+        assert not check(np.nan, 4.0, step)
+        assert not check(2.0, 3.0, step)
+        assert kept.read() == {"step": step, "loss": 2.5, "gradient_norm": np.inf}
+        kept.forget()
+        assert kept.read() is None
 
 
 def state_of(strategy, model):
