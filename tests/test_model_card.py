@@ -53,7 +53,7 @@ def write(path, values):
 @pytest.fixture
 def run_dir(tmp_path):
     manifest = MANIFEST | {"source": "photos/raw", "layout": "split folders"}
-    write(tmp_path / "model.json", model_metadata(manifest, PARAMETERS))
+    write(tmp_path / "model.json", model_metadata(manifest, PARAMETERS) | {"sha256": "a"})
     return tmp_path
 
 
@@ -61,7 +61,7 @@ def evaluated(run_dir, images=300):
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(6, size=images), rng.normal(0, 2, (images, 6)).astype("float32")
     results = scores.evaluate(labels, logits, MANIFEST["classes"])
-    results["shards"] = MANIFEST["fingerprint"]
+    results["shards"], results["model"] = MANIFEST["fingerprint"], "a"
     results["calibration"] = calibration.calibrate(labels, logits)
     right = logits.argmax(axis=1) == labels
     results["views"] = {"flip": scores.summarise(labels, logits)}
@@ -140,15 +140,26 @@ def test_an_evaluation_on_other_shards_is_said_to_be_one(run_dir):
     assert "Evaluated on other shards than it was trained on." in card(run_dir)
 
 
-def test_a_measurement_older_than_the_model_is_another_models(run_dir):
+def test_a_measurement_of_another_model_is_left_out_whatever_the_clock_says(run_dir):
     evaluated(run_dir)
     times = {"OpenVINO": np.full([50, 3], 12.34), "LiteRT": np.full([50, 3], 15.0)}
-    write(run_dir / "latency.json", latency.summarise(times, image_size=224))
-    assert "OpenVINO: median 12.3 ms" in card(run_dir)
-    os.utime(run_dir / "latency.json", (1e9, 1e9))
-    os.utime(run_dir / "evaluation.json", (1e9, 1e9))
+    write(run_dir / "latency.json", latency.summarise(times, image_size=224) | {"model": "a"})
+    for name in ("latency.json", "evaluation.json"):
+        os.utime(run_dir / name, (1e9, 1e9))
+    text = card(run_dir)
+    assert "OpenVINO: median 12.3 ms" in text and "Averages over the classes: balanced" in text
+    model = json.loads((run_dir / "model.json").read_text())
+    write(run_dir / "model.json", model | {"sha256": "b"})
     text = card(run_dir)
     assert "Not timed since" in text and "Not evaluated since" in text
+
+
+def test_a_test_split_has_numbers_of_its_own(run_dir):
+    results = evaluated(run_dir)
+    assert "test split" not in card(run_dir)
+    write(run_dir / "evaluation.json", results | {"test": evaluated(run_dir, images=123)})
+    text = card(run_dir)
+    assert "| top-1, test split |" in text and "The 123 images of the test split: balanced" in text
 
 
 def test_a_model_of_which_nothing_is_told_has_no_card(run_dir):

@@ -53,16 +53,42 @@ def test_figure_has_a_title(name):
     assert figure.get_suptitle() or any(titles)
 
 
+CURVES = [
+    {"label": label, "roc": [0, 0.5, 1], "precision_recall": [1, 0.5, 0.25]}
+    for label in (None, 3, 1, 0)
+]
+AREAS = {"roc_auc": 0.5, "average_precision": 0.5}
 ODD_NAMES = ["Ba$$in", "US $5 to $10", "a [1]", "日本", "😀", "two\twords"]
+ODD_NAMES += [
+    r"$\frac{1}{",
+    r"a\$b",
+    "_under_",
+    "line\nfeed",
+    "[x",
+    "❤️ 👩‍🚀",
+    "العربية",
+    "\x07\udcff",
+    ",",
+]
+NUMBER = len(ODD_NAMES)
+SUSPECT = {"position": 0, "label": 0, "probability": 0.1, "suggested": 6}
 PAIR = {"label": 3, "prediction": 4, "images": 1, "of": 2, "positions": [1]}
 ANSWER = [(name, 0.1) for name in ODD_NAMES]
+ODD_ROWS = [
+    row | {"name": name} for row, name in zip(per_class([0.5] * NUMBER), ODD_NAMES, strict=True)
+]
 OF_CLASSES = {
-    "confusion": lambda: plots.confusion(np.eye(6, dtype=int), ODD_NAMES),
-    "class_balance": lambda: plots.class_balance({"train": range(6)}, ODD_NAMES),
-    "class_accuracy": lambda: plots.class_accuracy(
-        [row | {"name": name} for row, name in zip(per_class([0.5] * 6), ODD_NAMES, strict=True)]
+    "one_vs_rest": lambda: plots.one_vs_rest(CURVES, [row | AREAS for row in ODD_ROWS], AREAS),
+    "suspicious": lambda: plots.suspicious(
+        [SQUARE] * NUMBER,
+        [SUSPECT | {"suggested": n, "suggested_probability": 0.9} for n in range(NUMBER)],
+        ODD_NAMES,
     ),
-    "image_grid": lambda: plots.image_grid([SQUARE] * 6, ODD_NAMES, title="".join(ODD_NAMES)),
+    "heat_maps": lambda: plots.heat_maps([SQUARE] * NUMBER, [np.eye(20)] * NUMBER, ODD_NAMES),
+    "confusion": lambda: plots.confusion(np.eye(NUMBER, dtype=int), ODD_NAMES),
+    "class_balance": lambda: plots.class_balance({"train": range(NUMBER)}, ODD_NAMES),
+    "class_accuracy": lambda: plots.class_accuracy(ODD_ROWS),
+    "image_grid": lambda: plots.image_grid([SQUARE] * NUMBER, ODD_NAMES, title="".join(ODD_NAMES)),
     "mistakes": lambda: plots.mistakes(
         [SQUARE], [np.eye(20)], [{"label": 3, "prediction": 4, "probability": 0.9}], ODD_NAMES
     ),
@@ -82,6 +108,13 @@ def test_class_names_of_any_script_are_drawn_without_a_warning(name, tmp_path):
     figure = OF_CLASSES[name]()
     plots.save(figure, tmp_path, "figure")
     assert not [text.get_text() for text in figure.findobj(Text) if is_math_text(text.get_text())]
+
+
+def test_a_class_whose_name_begins_with_an_underscore_stands_in_the_legend():
+    """matplotlib leaves such labels out."""
+    rows = [row | AREAS | {"name": f"_{row['name']}"} for row in ODD_ROWS]
+    (legend,) = plots.one_vs_rest(CURVES, rows, AREAS).legends
+    assert len(legend.get_texts()) == len(CURVES)
 
 
 def test_class_names_keep_what_a_font_can_draw():

@@ -69,6 +69,7 @@ def write_run(run_dir, **files) -> str:
 
 
 MODEL = {
+    "sha256": "a",
     "classes": [{}, {}],
     "data": {"source": "my <images>", "images": {"train": 1200, "validation": 300}},
 }
@@ -79,10 +80,14 @@ ENVIRONMENT = {
     "python": "3.11.7",
 }
 SCORES = {
+    "model": "a",
     "images": 300,
     "top1": {"value": 0.9, "low": 0.861, "high": 0.929},
     "top5": {"value": 1, "low": 0.987, "high": 1},
 }
+
+
+LATENCY = {"model": "a", "total": {"p50": 7.26}}
 
 
 def test_the_report_opens_with_what_the_run_was_and_measured(tmp_path):
@@ -93,7 +98,7 @@ def test_the_report_opens_with_what_the_run_was_and_measured(tmp_path):
     )
     front = html[: html.index("02_training.ipynb</code>")]
     for expected in (
-        "<td>my &lt;images&gt;: 1,200 train and 300 validation images of 2 classes</td>",
+        "<td>my &lt;images&gt;: 1,200 training and 300 validation images of 2 classes</td>",
         "<td>2024-05-06 07:08 UTC</td>",
         "<td>0123456789ab, files changed since</td>",
         "<td>demo, 1 value changed by hand</td>",
@@ -113,13 +118,13 @@ def test_a_report_of_a_run_that_left_nothing_leaves_all_of_it_out(tmp_path):
 
 def test_the_front_shows_the_figures_of_this_model_with_a_text_for_each(tmp_path):
     (tmp_path / "figures").mkdir()
-    for name in ("accuracy", "confusion", "other"):
-        path = tmp_path / "figures" / f"{name}.png"
-        path.write_bytes(base64.b64decode(picture()))
-        os.utime(path, (1e9, 1e9))
-    html = write_run(tmp_path)
-    assert html.count('<figure><img alt="') == 2
-    html = write_run(tmp_path, model=MODEL)  # newer than them: only training draws before it
+    for name in ("accuracy", "confusion", "mistakes", "latency", "other"):
+        (tmp_path / "figures" / f"{name}.png").write_bytes(base64.b64decode(picture()))
+    html = write_run(tmp_path, model=MODEL, evaluation=SCORES, latency=LATENCY)
+    assert html.count('<figure><img alt="') == html.count("<figure>") == 3
+    mistakes = SCORES | {"worst_mistakes": [{"position": 3}]}  # else the figure is an earlier one's
+    assert write_run(tmp_path, evaluation=mistakes).count("<figure>") == 4
+    html = write_run(tmp_path, model=MODEL | {"sha256": "b"})  # only training draws before it
     assert html.count('<figure><img alt="Top-1 and top-5') == html.count("<figure>") == 1
 
 
@@ -172,7 +177,7 @@ def test_what_a_browser_would_run_is_left_out_of_the_report(tmp_path):
 
 def test_the_summary_names_only_what_was_measured(tmp_path):
     assert not [line for line in summary.lines(tmp_path) if "top-1" in line or " ms " in line]
-    (tmp_path / "latency.json").write_text('{"total": {"p50": 7.26}}')
+    write_run(tmp_path, model=MODEL, latency=LATENCY)
     assert summary.lines(tmp_path)[-1].endswith("7.3 ms for one image (median)")
 
 
@@ -197,13 +202,31 @@ def test_the_summary_says_what_became_of_the_images_where_they_were_prepared(tmp
     assert not list(summary.prepared(tmp_path))
 
 
-def test_numbers_of_an_earlier_model_are_not_shown(tmp_path):
-    (tmp_path / "latency.json").write_text('{"total": {"p50": 7.26}}')
-    (tmp_path / "model.json").write_text("{}")
-    os.utime(tmp_path / "latency.json", (1e9, 1e9))
-    assert list(summary.measured(tmp_path)) == []
-    os.utime(tmp_path / "model.json", (1e9 - 1, 1e9 - 1))
-    assert len(list(summary.measured(tmp_path))) == 1
+MACRO = {"balanced_accuracy": 0.9, "precision": 0.8, "f1": 0.7, "roc_auc": 0.99}
+
+
+def test_the_summary_tells_the_averages_over_the_classes_and_the_test_split(tmp_path):
+    scores = SCORES | {"macro": MACRO | {"average_precision": 0.95}}
+    write_run(tmp_path, model=MODEL, evaluation=scores | {"test": scores | {"images": 77}})
+    found = dict(summary.measured(tmp_path))
+    assert found["by class"] == (
+        "balanced accuracy 90.0%, precision 80.0%, F1 70.0%, ROC area 0.990, average precision "
+        "0.950 (averages over the classes)"
+    )
+    assert found["test split"].endswith("of 77 images")
+
+
+@pytest.mark.parametrize("clock", [1e9, 3e9])
+def test_whose_numbers_they_are_is_told_by_the_models_hash_and_not_by_the_clock(tmp_path, clock):
+    write_run(tmp_path, model=MODEL, evaluation=SCORES, latency=LATENCY)
+    (tmp_path / "photos.csv").write_text("photo,problem,name_1,probability_1\na.jpg,,cat,0.9\n")
+    for path in tmp_path.iterdir():
+        if path.name != "model.json":
+            os.utime(path, (clock, clock))
+    assert len(list(summary.measured(tmp_path))) == 2
+    assert list(summary.predictions(tmp_path)) == ["a.jpg is cat (90.0 %)"]
+    write_run(tmp_path, model=MODEL | {"sha256": "b"})
+    assert list(summary.measured(tmp_path)) == list(summary.predictions(tmp_path)) == []
 
 
 def git(folder, *arguments: str) -> None:

@@ -28,8 +28,10 @@ def test_evaluate_gives_the_numbers_found_by_hand():
     assert results["confusion"] == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
     assert [row["top1"] for row in results["per_class"]] == [1, 0, 1]
     low, high = scores.wilson_interval(0, 1)
-    counts = {"images": 1, "correct": 0, "top1": 0, "low": low, "high": high}
-    assert results["per_class"][1] == CLASSES[1] | counts
+    row = {"images": 1, "correct": 0, "top1": 0, "low": low, "high": high}
+    row |= {"precision": 0, "recall": 0, "f1": 0}
+    row |= {"roc_auc": 0.75, "average_precision": 1 / 2}  # one other image before it, with it
+    assert results["per_class"][1] == CLASSES[1] | row
 
 
 def test_evaluate_agrees_with_keras_metrics():

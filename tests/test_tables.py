@@ -12,6 +12,8 @@ def row(name, correct, images):
         "top1": share,
         "low": share and share / 2,
         "high": share and (1 + share) / 2,
+        "precision": share and 0.5,
+        "f1": share and 0.25,
     }
 
 
@@ -20,7 +22,11 @@ def test_markdown_keeps_a_cell_in_its_cell():
     assert text.split("\n") == ["| a | b |", "| --- | --- |", "| x\\|y | 1 |", "| two lines |  |"]
 
 
-@pytest.mark.parametrize("name", ["a_b", "_c_", "*x*", "<b>", "[l](u)", "`", "&lt;", "~~d~~", "#1"])
+@pytest.mark.parametrize(
+    "name",
+    ["a_b", "_c_", "*x*", "<b>", "[l](u)", "`", "&lt;", "~~d~~", "#1"]
+    + ["$x$", "![i](javascript:x)", "<img src=x onerror=x>", "[a]: x", "www.x", "a &#60; b"],
+)
 def test_an_escaped_name_is_shown_as_it_is(name):
     mistune = pytest.importorskip("mistune")  # Jupyter's own
     (shown,) = mistune.create_markdown(renderer="ast")(f"name {tables.escape(name)}")
@@ -30,14 +36,28 @@ def test_an_escaped_name_is_shown_as_it_is(name):
     assert shown["children"][0]["raw"] == name
 
 
+def test_a_name_stays_in_its_line():
+    for show in (tables.escape, tables.code):
+        text = show("a\n\n<script>\r# b\tc")
+        assert len(text.splitlines()) == 1 and "\r" not in text
+
+
+def test_the_averages_over_the_classes_are_said_in_a_line():
+    found = {"balanced_accuracy": 0.9, "precision": 0.85, "f1": 0.8, "roc_auc": 0.99}
+    assert tables.macro(found | {"average_precision": None}) == (
+        "balanced accuracy 90.0%, precision 85.0%, F1 80.0%, ROC area 0.990, average precision "
+        "unknown"
+    )
+
+
 def test_the_worst_class_comes_first_and_one_without_images_last():
     per_class = [row("cat", 4, 5), row("dog", 1, 4), row("horse", 0, 0)]
     confusion = [[4, 1, 0], [1, 1, 2], [0, 0, 0]]
     lines = tables.classes(per_class, confusion).split("\n")
     assert lines[2:] == [
-        "| dog | 4 | 25.0% | 12.5% to 62.5% | horse (2) |",
-        "| cat | 5 | 80.0% | 40.0% to 90.0% | dog (1) |",
-        "| horse | 0 |  |  |  |",
+        "| dog | 4 | 25.0% | 12.5% to 62.5% | 50.0% | 25.0% | horse (2) |",
+        "| cat | 5 | 80.0% | 40.0% to 90.0% | 50.0% | 25.0% | dog (1) |",
+        "| horse | 0 |  |  |  |  |  |",
     ]
 
 

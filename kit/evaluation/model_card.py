@@ -19,7 +19,6 @@ from kit.training.run_state import FREE
 
 TEMPLATE = "model_card.md.jinja"
 NEEDED = {"data": dict, "parameters": dict, "training_size": int}  # of model.json
-SPLITS = {"train": "training", "validation": "validation"}
 FIGURES = ("loss", "cross_entropy", "l2_loss", "accuracy")
 OPTIONAL = {"real": "ReaL", "other_images": "other images", "comparison": "against another run"}
 FEW = 20  # images of a class, of which one is more than 5 %
@@ -27,11 +26,12 @@ FILTERS = {
     "count": lambda number: f"{float(number):,.0f}",
     "percent": lambda share: f"{float(share):.1%}",
     "fixed": lambda number, digits, kind="f": f"{float(number):.{digits}{kind}}",
-    "splits": lambda counts: " and ".join(f"{n:,} {SPLITS[name]}" for name, n in counts.items()),
+    "splits": tables.splits,
     "table": lambda rows, *head: tables.markdown(head, rows),
     "code": tables.code,
     "escape": tables.escape,
     "compared": tables.compared,
+    "macro": tables.macro,
 }
 
 
@@ -39,7 +39,7 @@ def write_card(run_dir):
     """Write the card, whole or not at all, and give its path.
 
     model.json must be there; history.csv, params.json, environment.json, evaluation.json,
-    latency.json and exports are used where they are, the measurements if newer than the model.
+    latency.json and exports are used where they are, the measurements if they are of this model.
     Raises ValueError for a model.json that tells nothing of the training.
     """
     run_dir = Path(run_dir)
@@ -54,8 +54,7 @@ def write_card(run_dir):
 def _facts(run_dir):
     """Give what the template names."""
     model = read_metadata(run_dir / "model.json", NEEDED)
-    trained = (run_dir / "model.json").stat().st_mtime
-    found = _read(run_dir / "evaluation.json", trained)
+    found = _measured(run_dir / "evaluation.json", model)
     history = _history(run_dir / "history.csv")
     return {
         "model": model,
@@ -69,7 +68,7 @@ def _facts(run_dir):
         "files": sorted(path.name for path in run_dir.iterdir() if path.name[0] != "."),
         "found": found,
         "scores": list(_scores(found)),
-        "latency": _read(run_dir / "latency.json", trained),
+        "latency": _measured(run_dir / "latency.json", model),
         "exports": dict(_exports(run_dir, model.get("sha256", ""))),
         "few": sum(row["images"] < FEW for row in found.get("per_class", [])),
         "FEW": FEW,
@@ -77,11 +76,15 @@ def _facts(run_dir):
     }
 
 
-def _read(path, since=0.0):
-    """Read a JSON file that was written after `since`; {} where there is none."""
-    if not path.exists() or path.stat().st_mtime < since:
-        return {}
-    return json.loads(path.read_text(encoding="utf-8"))
+def _measured(path, model):
+    """Read a file of measurements; {} where it is of another model."""
+    found = _read(path)
+    return found if found.get("model") == model.get("sha256", "") else {}
+
+
+def _read(path):
+    """Read a JSON file; {} where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _history(path):
@@ -92,10 +95,10 @@ def _history(path):
 
 
 def _environment(found):
-    yield from (f"{name} {version}" for name, version in found.get("packages", {}).items())
-    yield from found.get("devices", [])
+    packages = (f"{name} {version}" for name, version in found.get("packages", {}).items())
+    yield from map(tables.escape, [*packages, *found.get("devices", [])])
     if found.get("git"):
-        yield f"commit `{found['git']['commit']}`"
+        yield f"commit {tables.code(found['git']['commit'])}"
 
 
 def _parameters(given):
@@ -114,6 +117,8 @@ def _scores(found):
         return
     yield ["top-1", *tables.share(found["top1"]), f"{found['images']:,}"]
     yield ["top-5", *tables.share(found["top5"]), f"{found['images']:,}"]
+    if test := found.get("test"):
+        yield ["top-1, test split", *tables.share(test["top1"]), f"{test['images']:,}"]
     rows = {f"top-1, {view}": row for view, row in found.get("views", {}).items()}
     rows |= {f"top-1 at {row['image_size']} pixels": row for row in found.get("test_sizes", [])}
     rows |= {"ReaL": found.get("real"), "top-1, other images": found.get("other_images")}

@@ -3,6 +3,16 @@
 import numpy as np
 from scipy.stats import binomtest
 
+from kit.evaluation.one_vs_rest import one_vs_rest
+
+MACRO = {  # averages over the classes, by what is averaged
+    "balanced_accuracy": "recall",
+    "precision": "precision",
+    "f1": "f1",
+    "roc_auc": "roc_auc",
+    "average_precision": "average_precision",
+}
+
 
 def evaluate(labels, logits, classes):
     """Compute the accuracies of `logits` [images, classes] against `labels` [images], 0-based.
@@ -10,19 +20,46 @@ def evaluate(labels, logits, classes):
     `classes` is the manifest's list of {"wnid", "name"}. Gives what evaluation.json holds:
     "images"; "top1" and "top5", each {"value", "low", "high", "correct"} with the 95 % Wilson
     interval; "cross_entropy" in nats; "per_class", a list of {"wnid", "name", "images", "correct",
-    "top1", "low", "high"}, the last three None for a class without images; "confusion", rows the
-    true class. Counts are summed and divided once. Raises ValueError when a logit is not finite.
+    "top1", "low", "high", "precision", "recall", "f1", "roc_auc", "average_precision"}, all from
+    "top1" on None for a class without images; "macro", the averages of the last five over the
+    classes with images, that of the recalls as "balanced_accuracy"; "curves" of `one_vs_rest`;
+    "confusion", rows the true class. Counts are summed and divided once. Raises ValueError when a
+    logit is not finite.
     """
     _check(labels, logits, classes)
     confusion = confusion_matrix(labels, logits.argmax(axis=1), len(classes))
+    hits = np.bincount(labels[label_ranks(labels, logits) < 1], minlength=len(classes))
+    areas, curves = one_vs_rest(labels, logits)
+    rows = [
+        _class_row(*row) | area
+        for *row, area in zip(
+            classes, confusion.sum(axis=1), hits, by_prediction(confusion), areas, strict=True
+        )
+    ]
     return {
         **summarise(labels, logits),
-        "per_class": [
-            _class_row(names, row.sum(), row[label])
-            for label, (names, row) in enumerate(zip(classes, confusion, strict=True))
-        ],
+        "per_class": rows,
+        "macro": {name: _mean(rows, of) for name, of in MACRO.items()},
+        "curves": curves,
         "confusion": confusion.tolist(),
     }
+
+
+def by_prediction(confusion):
+    """Give precision, recall and F1 of each class: a list of dicts.
+
+    All None for a class without images; the precision of a class that is never predicted is 0.
+    """
+    right, images, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    parts = {"precision": (right, predicted), "recall": (right, images)}
+    parts["f1"] = 2 * right, images + predicted
+    return [
+        {
+            name: float(part[label] / max(whole[label], 1)) if images[label] else None
+            for name, (part, whole) in parts.items()
+        }
+        for label in range(len(confusion))
+    ]
 
 
 def summarise(labels, logits):
@@ -138,7 +175,13 @@ def _check(labels, logits, classes):
         )
 
 
-def _class_row(names, images, correct):
+def _mean(rows, key):
+    """Average over the classes that have a value; None where none has."""
+    known = [row[key] for row in rows if row[key] is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _class_row(names, images, correct, by_prediction):
     low, high = wilson_interval(correct, images) if images else (None, None)
     return {
         "wnid": names["wnid"],
@@ -148,4 +191,5 @@ def _class_row(names, images, correct):
         "top1": float(correct / images) if images else None,
         "low": low,
         "high": high,
+        **by_prediction,
     }

@@ -14,19 +14,21 @@ def markdown(head, rows):
 
 
 def escape(name):
-    """Give a name as Markdown that shows it as it is."""
-    return re.sub(r"[\\`*<>&#~]|\b_|_\b|\](?=[(\[:])", r"\\\g<0>", str(name))
+    """Give a name as Markdown, in one line, that shows it as it is."""
+    line = " ".join(str(name).split())
+    return re.sub(r"[\\`*<>&#~$]|\b_|_\b|\](?=[(\[:])", r"\\\g<0>", line)
 
 
 def code(text):
-    """Give a text as Markdown's code, whatever backticks it holds."""
-    fence = "`" * (1 + max(map(len, re.findall("`+", str(text))), default=0))
-    space = " " if "`" in str(text) else ""
-    return f"{fence}{space}{text}{space}{fence}"
+    """Give a text as Markdown's code in one line, whatever backticks it holds."""
+    line = " ".join(str(text).split())  # an empty line would end the code
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line}{space}{fence}"
 
 
 def classes(per_class, confusion):
-    """Give a table of the classes, worst first: images, top-1, interval, most often mistaken for.
+    """Give a table of the classes, worst first: their scores, and what they are mistaken for.
 
     Both as `scores.evaluate` gives them. Of many classes, SHOWN of the worst and of the best.
     """
@@ -36,13 +38,33 @@ def classes(per_class, confusion):
     for row, mistakes in zip(per_class, wrong, strict=True):
         taken = f"{escape(per_class[mistakes.argmax()]['name'])} ({mistakes.max()})"
         score = share(row, "top1") if row["images"] else ["", ""]
+        score += [f"{row[key]:.1%}" if row["images"] else "" for key in ("precision", "f1")]
         rows.append([escape(row["name"]), row["images"], *score, taken if mistakes.max() else ""])
     known = [row["top1"] if row["images"] else 2.0 for row in per_class]
     order = np.argsort(known, kind="stable")
     if len(order) > 3 * SHOWN:
         order = [*order[:SHOWN], *order[-SHOWN:]]
-    head = ["class", "images", "top-1", "95 % interval", "most often mistaken for"]
+    head = ["class", "images", "top-1, recall", "95 % interval", "precision", "F1"]
+    head.append("most often mistaken for")
     return markdown(head, [rows[label] for label in order])
+
+
+def splits(counts):
+    """Name the splits with their counts: "1,000 training and 200 validation"."""
+    named = [f"{count:,} {name.replace('train', 'training')}" for name, count in counts.items()]
+    return " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
+
+
+def macro(found):
+    """Say in a line the averages over the classes, `macro` of `scores.evaluate`."""
+    area, precision = (
+        "unknown" if found[key] is None else f"{found[key]:.3f}"
+        for key in ("roc_auc", "average_precision")
+    )
+    return (
+        f"balanced accuracy {found['balanced_accuracy']:.1%}, precision {found['precision']:.1%}, "
+        f"F1 {found['f1']:.1%}, ROC area {area}, average precision {precision}"
+    )
 
 
 def share(score, key="value"):

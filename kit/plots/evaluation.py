@@ -4,7 +4,20 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import ListedColormap, LogNorm
 
-from kit.plots.style import GREY, MANY, PALE, STYLE, TRAINING, VALIDATION, new_figure, short
+from kit.plots.style import (
+    DARK,
+    GREY,
+    INPUT,
+    LIGHT,
+    MANY,
+    NETWORK,
+    PALE,
+    STYLE,
+    TRAINING,
+    VALIDATION,
+    new_figure,
+    short,
+)
 
 NUMBERED_CLASSES = 20  # the counts in more cells than this squared cannot be read
 FEW_TO_MANY = ListedColormap(colormaps["inferno_r"](np.linspace(0.22, 1, 256)))  # 1 is no white
@@ -68,6 +81,36 @@ def confusion(matrix, names):
             axes.text(column, row, count, color=colour, ha="center", va="center")
     bar = figure.colorbar(picture, shrink=0.7, format="{x:.0%}")
     bar.set_label("share of the true class")
+    return figure
+
+
+@STYLE
+def one_vs_rest(curves, per_class, macro):
+    """Draw the ROC curves and the precision-recall curves of `one_vs_rest.macro_curves`.
+
+    The average of the classes, and the classes of the lowest average precision; `per_class` and
+    `macro` of `scores.evaluate` name them and give the areas.
+    """
+    figure, [[left, right]] = new_figure(12, 7, 1, 2)
+    looks = zip((DARK, LIGHT, NETWORK, INPUT), ("-", "--", "-.", ":"), strict=True)
+    for curve, (colour, dashes) in zip(curves, looks, strict=False):
+        found, name = macro, "average of the classes"
+        if curve["label"] is not None:
+            found = per_class[curve["label"]]
+            name = f"class {short(found['name'], 24)}"
+        area, precision = found["roc_auc"], found["average_precision"]
+        text = f"{name}: ROC area {area:.3f}, average precision {precision:.3f}"
+        for axes, kind in ((left, "roc"), (right, "precision_recall")):
+            places = np.linspace(0, 1, len(curve[kind]))
+            axes.plot(places, curve[kind], ls=dashes, color=colour, label=text, zorder=3)
+    left.set(title="ROC: each class against all others", xlabel="false positive rate")
+    left.set(ylabel="true positive rate")
+    right.set(title="Precision and recall", xlabel="recall", ylabel="precision")
+    for axes in (left, right):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:.0%}")
+    figure.legend(handles=left.lines, loc="outside lower center")
     return figure
 
 

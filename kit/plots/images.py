@@ -78,6 +78,17 @@ def mistakes(images, heats, worst, names):
     return heat_maps(images, heats, captions, title=title)
 
 
+def suspicious(images, rows, names):
+    """Draw the images of `suspicious.suspicious_labels`: their label, and what else they may be."""
+    captions = [
+        f"{short(names[row['label']])}, {row['probability']:.0%}\n"
+        f"or {short(names[row['suggested']], 14)}, {row['suggested_probability']:.0%}?"
+        for row in rows
+    ]
+    title = "Labels to be looked at: the label, and what the network takes it for"
+    return image_grid(images, captions, title=title)
+
+
 @STYLE
 def heat_maps(images, heats, captions=(), *, title="Where the class was seen (Grad-CAM)"):
     """Draw each image, and below it the same one under the heat of `gradcam`, [height, width]."""

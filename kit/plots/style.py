@@ -71,8 +71,8 @@ def new_figure(width, height, rows=1, columns=1, *, sharey=False, widths=None):
 
 
 def short(name, width=18):
-    """Return the first of a class's synonyms, drawable, cut to `width` characters."""
-    name = name.split(",")[0]
+    """Return the first of a class's synonyms, drawable in one line, cut to `width` characters."""
+    name = " ".join(name.split(",")[0].split()) or " ".join(name.split())
     return drawable(name if len(name) <= width else name[: width - 1] + "…")
 
 

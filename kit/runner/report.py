@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import bleach
 import nbformat
-from bleach import ALLOWED_ATTRIBUTES, ALLOWED_TAGS
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors.sanitize import SanitizeHTML
 
 from kit import params
 from kit.files import replacing
@@ -19,13 +18,17 @@ FIGURES = {  # name: what it shows
     "accuracy": "Top-1 and top-5 accuracy of training and validation, by epoch",
     "loss": "Loss of training and validation, by epoch",
     "confusion": "Confusion matrix: how often each class is taken for each other",
+    "one_vs_rest": "ROC and precision-recall curves: the average of the classes, and the worst",
     "mistakes": "The worst mistakes: validation images of which the model is surest and wrong",
     "latency": "Latency of one image in each form of the model",
 }
 HIDDEN = {"parameters", "injected-parameters"}  # cells: the report has the parameters once
-TAGS = ("details", "div", "h3", "p", "pre", "span", "summary")
-TAGS += ("table", "tbody", "td", "th", "thead", "tr")
-ATTRIBUTES = ALLOWED_ATTRIBUTES | {"*": ["class"], "th": ["colspan"], "td": ["colspan"]}
+TAGS = "br del details div h1 h2 h3 h4 h5 h6 hr p pre span summary table tbody td th thead tr"
+ATTRIBUTES = bleach.ALLOWED_ATTRIBUTES | {
+    "*": ["class", "id"],
+    "th": ["colspan"],
+    "td": ["colspan"],
+}
 
 # Lab's page without the scripts that it loads from elsewhere, and no wider than people read.
 TEMPLATE = """
@@ -33,7 +36,8 @@ TEMPLATE = """
 {%- block html_head_js %}{% endblock -%}
 {%- block html_head_js_mathjax %}{% endblock -%}
 {%- block html_head_js_mermaidjs %}{% endblock -%}
-{%- block html_head_css %}<style>
+{%- block html_head_css %}<meta http-equiv="Content-Security-Policy"
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"><style>
 body { max-width: 60em; margin: auto; padding: 0 1em; }
 img { max-width: 100%; }
 figure { display: inline-block; width: 48%; margin: 0.5%; vertical-align: top; }
@@ -49,7 +53,7 @@ main [data-mime-type="application/vnd.jupyter.stderr"] { background: none; }
 {%- block input %}<details{{ " open" if cell.metadata.failed }}><summary>code</summary>
 {{ super() }}</details>{% endblock -%}
 {%- block data_png %}<img alt="{{ cell.metadata.alt | escape_html }}"
-src="data:image/png;base64,{{ output.data['image/png'] }}">{% endblock -%}
+src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}">{% endblock -%}
 """
 
 
@@ -68,11 +72,23 @@ def write_report(run_dir: Path) -> None:
         cell["id"] = f"cell-{number}"  # two notebooks may use the same
     whole.metadata["front"] = "\n".join(_front(run_dir, contents))
     exporter = HTMLExporter(
-        raw_template=TEMPLATE, exclude_input_prompt=True, exclude_output_prompt=True
+        raw_template=TEMPLATE,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        sanitize_html=True,
     )
+    exporter.register_filter("clean_html", sanitised)
     text, _ = exporter.from_notebook_node(whole, {"metadata": {"name": run_dir.name}})
     with replacing(run_dir / "report.html") as path:
         path.write_text(text, encoding="utf-8")
+
+
+def sanitised(text) -> str:
+    """Give HTML without what a browser could run, whatever names of classes and files are in it.
+
+    nbconvert calls it on what has become HTML: a name may be harmless until Markdown is rendered.
+    """
+    return bleach.clean(str(text), {*bleach.ALLOWED_TAGS, *TAGS.split()}, ATTRIBUTES)
 
 
 def _front(run_dir: Path, contents: list[str]) -> Iterator[str]:
@@ -82,9 +98,10 @@ def _front(run_dir: Path, contents: list[str]) -> Iterator[str]:
         name, text = map(html.escape, row)
         yield f"<tr><th>{name}</th><td>{' '.join(text.split())}</td></tr>"
     yield "</table>"
+    current = _current_figures(run_dir)
     for name, shows in FIGURES.items():
         path = run_dir / "figures" / f"{name}.png"
-        if path.exists() and (name in ("accuracy", "loss") or summary.is_newer(run_dir, path)):
+        if path.exists() and name in current:
             data = base64.b64encode(path.read_bytes()).decode()
             image = f'<img alt="{shows}" src="data:image/png;base64,{data}">'
             yield f"<figure>{image}<figcaption>{shows}</figcaption></figure>"
@@ -94,6 +111,14 @@ def _front(run_dir: Path, contents: list[str]) -> Iterator[str]:
         values = {name: recorded[name] for name in sources}
         table = params.Table(values, sources)._repr_html_()
         yield f"<h2>Parameters</h2><details><summary>all values</summary>{table}</details>"
+
+
+def _current_figures(run_dir: Path) -> set[str]:
+    """Name the figures that are of this model: what is left of an earlier one is not shown."""
+    evaluation = summary.of_model(run_dir, "evaluation.json")
+    drawn = {"latency": summary.of_model(run_dir, "latency.json"), "confusion": evaluation}
+    drawn |= {"mistakes": evaluation.get("worst_mistakes"), "one_vs_rest": evaluation.get("curves")}
+    return {"accuracy", "loss"} | {name for name, found in drawn.items() if found}
 
 
 def _marked(notebook, stem: str) -> list[str]:
@@ -133,13 +158,12 @@ def _visible(notebook) -> Iterator:
 
 
 def _shown(cell):
-    """Give the cell without noise, and without what a browser could run."""
+    """Give the cell without TensorFlow's noise; code that failed is to be unfolded."""
     if cell.cell_type == "code":
         for output in cell.outputs:
             if output.output_type == "stream":
                 output["text"] = notebooks.CHATTER.sub("", output["text"])
         kept = [output for output in cell.outputs if output.get("text") != ""]
-        safe = SanitizeHTML(tags=[*ALLOWED_TAGS, *TAGS], attributes=ATTRIBUTES)
-        cell.outputs = safe.sanitize_code_outputs(kept)
+        cell.outputs = kept
         cell.metadata["failed"] = any(output.output_type == "error" for output in kept)
     return cell

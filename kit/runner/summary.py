@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kit.data import manifest, storage
 from kit.data.cells import original
+from kit.evaluation import tables
 
 SHOWN = 3  # predictions
 
@@ -28,7 +29,7 @@ def described(run_dir: Path) -> Iterator[tuple[str, str]]:
     """Give name and value of what the run was: its data, date, commit, recipe and machine."""
     if model := read(run_dir / "model.json"):
         data, classes = model["data"], len(model["classes"])
-        counts = " and ".join(f"{count:,} {split}" for split, count in data["images"].items())
+        counts = tables.splits(data["images"])
         yield "data set", f"{data['source']}: {counts} images of {classes:,} classes"
     started = [
         read(path)["metadata"]["papermill"]["start_time"]
@@ -60,22 +61,30 @@ def prepared(run_dir: Path) -> Iterator[tuple[str, str]]:
 
 def measured(run_dir: Path) -> Iterator[tuple[str, str]]:
     """Give name and value of what was measured: nothing of an earlier model."""
-    if found := _newer(run_dir, "evaluation.json"):
-        top1, top5 = found["top1"], found["top5"]
-        interval = f"(95 % interval {_percent(top1['low'])} to {_percent(top1['high'])})"
-        scores = f"top-1 {_percent(top1['value'])} {interval}, top-5 {_percent(top5['value'])}"
-        yield "accuracy", f"{scores}, of {found['images']:,} images"
-    if found := _newer(run_dir, "latency.json"):
+    if found := of_model(run_dir, "evaluation.json"):
+        yield "accuracy", _accuracy(found)
+        if macro := found.get("macro"):
+            yield "by class", f"{tables.macro(macro)} (averages over the classes)"
+        if test := found.get("test"):
+            yield "test split", _accuracy(test)
+    if found := of_model(run_dir, "latency.json"):
         yield "latency", f"{found['total']['p50']:.1f} ms for one image (median)"
     if found := read(run_dir / "throughput.json"):
         rate = found["images_per_second"]["input"]
         yield "input", f"{rate:,.0f} images/s; {found['input_bound']}"
 
 
+def _accuracy(found: dict) -> str:
+    top1, top5 = found["top1"], found["top5"]
+    interval = f"(95 % interval {_percent(top1['low'])} to {_percent(top1['high'])})"
+    scores = f"top-1 {_percent(top1['value'])} {interval}, top-5 {_percent(top5['value'])}"
+    return f"{scores}, of {found['images']:,} images"
+
+
 def predictions(run_dir: Path) -> Iterator[str]:
-    """Say what the model sees in the first images of photos.csv."""
+    """Say what the model sees in the first images of photos.csv, which precedes latency.json."""
     path = run_dir / "photos.csv"
-    if not is_newer(run_dir, path):
+    if not path.exists() or not of_model(run_dir, "latency.json"):
         return
     with path.open(encoding="utf-8", newline="") as file:
         readable = (row for row in csv.DictReader(file) if not row["problem"])
@@ -88,14 +97,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _newer(run_dir: Path, name: str) -> dict:
-    return read(run_dir / name) if is_newer(run_dir, run_dir / name) else {}
-
-
-def is_newer(run_dir: Path, path: Path) -> bool:
-    """Tell whether the file is there, and not of an earlier model."""
-    model = run_dir / "model.json"
-    return path.exists() and not (model.exists() and model.stat().st_mtime > path.stat().st_mtime)
+def of_model(run_dir: Path, name: str) -> dict:
+    """Read a file of measurements; empty where it is absent or of another model."""
+    found = read(run_dir / name)
+    return found if found.get("model") == read(run_dir / "model.json").get("sha256", "") else {}
 
 
 def read(path: Path) -> dict:
