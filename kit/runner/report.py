@@ -22,6 +22,8 @@ FIGURES = {  # name: what it shows
     "mistakes": "The worst mistakes: validation images of which the model is surest and wrong",
     "latency": "Latency of one image in each form of the model",
 }
+KINDS = {"text/html", "text/markdown", "text/latex", "text/plain"}  # of output that is shown
+KINDS |= {"image/png", "image/jpeg", "image/svg+xml"}
 HIDDEN = {"parameters", "injected-parameters"}  # cells: the report has the parameters once
 TAGS = "br del details div h1 h2 h3 h4 h5 h6 hr p pre span summary table tbody td th thead tr"
 ATTRIBUTES = bleach.ALLOWED_ATTRIBUTES | {
@@ -138,7 +140,7 @@ def _marked(notebook, stem: str) -> list[str]:
 
 
 def _link(anchor: str, text: str) -> str:
-    return f'<a href="#{anchor}">{html.escape(text.replace("`", ""))}</a>'
+    return f'<a href="#{html.escape(anchor)}">{html.escape(text.replace("`", ""))}</a>'
 
 
 def _list(items: list[str]) -> str:
@@ -164,6 +166,9 @@ def _shown(cell):
             if output.output_type == "stream":
                 output["text"] = notebooks.CHATTER.sub("", output["text"])
         kept = [output for output in cell.outputs if output.get("text") != ""]
+        for output in kept:  # nbconvert would take a script before what stands in for it
+            for kind in output.get("data", {}).keys() - KINDS:
+                del output["data"][kind]
         cell.outputs = kept
         cell.metadata["failed"] = any(output.output_type == "error" for output in kept)
     return cell
