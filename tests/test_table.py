@@ -52,6 +52,16 @@ def test_raw_dir_may_be_the_table_itself(tmp_path):
     assert again["fingerprint"] == written["fingerprint"]
 
 
+@pytest.mark.parametrize("inside", ["wrapper", "one/two"])
+def test_a_folder_around_the_table_is_entered(tmp_path, inside):
+    table(tmp_path / inside, ["path,label", "1.jpg,a", "2.jpg,a", "3.jpg,b", "4.jpg,b"])
+    (tmp_path / "readme.txt").write_text("photos of mine")
+    index = read(tmp_path)
+    assert index.layout == "table"
+    assert len(index.images) == 4
+    assert index.skipped == [(f"{tmp_path}/readme.txt", "not an image by its name (.txt)")]
+
+
 def test_splits_are_as_the_table_says(tmp_path):
     splits = ("Training", "val", "TEST", "train")
     rows = [

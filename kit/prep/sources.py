@@ -35,7 +35,7 @@ def read_index(raw_dir, preparation: Preparation, *, seed) -> Index:
         raise FileNotFoundError(f"raw_dir {root} {problem}: name the folder of your images")
     if not paths.scan(root):
         raise ValueError(f"raw_dir {root} is empty: put a folder of images per class in it")
-    index = _read_layout(raw_dir, preparation, seed)
+    index = _read_layout(raw_dir, fraction=preparation.validation_fraction, seed=seed)
     counts = Counter(image.split for image in index.images)
     if not counts["validation"]:
         raise ValueError(f"{root} gives no validation image: two or more of a class are needed")
@@ -47,34 +47,36 @@ def read_index(raw_dir, preparation: Preparation, *, seed) -> Index:
     return replace(index, expect_boxes=0)
 
 
-def _read_layout(raw_dir, preparation: Preparation, seed) -> Index:
-    options = {"fraction": preparation.validation_fraction, "seed": seed}
-    hold_out = functools.partial(splits.hold_out, **options)
-    if found := table.find(raw_dir):
-        return _read_table(found, options)
-    root, skipped = paths.resolve(raw_dir), []
+def _read_layout(raw_dir, **options) -> Index:
+    root, beside = paths.resolve(raw_dir), []
     for _ in range(WRAPPERS):
-        if files := parquet.find_files(root):
-            return _read_parquet(root, files, hold_out)
-        if at := imagenet.locate(root):
-            index = _read_splits(root, at, hold_out)
-            break
-        if not (inner := _only_folder(root)):
-            index = _read_folder(root, hold_out)
-            break
-        folders.list_images(root, skipped)  # what lies beside it
-        root = inner
-    else:
-        raise ValueError(f"{root} is a folder in a folder and so on: name the one of the images")
-    index.skipped.extend(skipped)
-    return index
+        if index := _read_here(root, options):
+            index.skipped.extend(beside)
+            return index
+        folders.list_images(root, beside)
+        root = _only_folder(root)
+    raise ValueError(f"{root} is in a folder in a folder and so on: name the one of the images")
+
+
+def _read_here(root: str, options: dict) -> Index | None:
+    hold_out = functools.partial(splits.hold_out, **options)
+    if found := table.find(root):
+        return _read_table(found, options)
+    if files := parquet.find_files(root):
+        return _read_parquet(root, files, hold_out)
+    if at := imagenet.locate(root):
+        return _read_splits(root, at, hold_out)
+    return None if _only_folder(root) else _read_folder(root, hold_out)
 
 
 def _only_folder(root: str) -> str:
     """Give the one folder in root, around all others; "" where root itself holds the classes."""
     inner, files = folders.list_images(root, [])
-    one = len(inner) == 1 and not files and folders.has_classes(inner[0].path)
-    return inner[0].path if one else ""
+    if len(inner) == 1 and not files:
+        path = inner[0].path
+        if folders.has_classes(path) or table.find(path) or parquet.find_files(path):
+            return path
+    return ""
 
 
 def _without_images(index: Index) -> list[str]:
