@@ -121,6 +121,12 @@ def test_names_are_compared_as_they_look(tmp_path):
     assert len(index.images) == 4
 
 
+def test_images_that_the_table_leaves_out_are_counted(tmp_path):
+    files = ("a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg", "a/8.jpg", "b/9.png", "b/note.txt")
+    index = read(table(tmp_path, ["path,label", *ROWS], files=files))
+    assert index.skipped == [(str(tmp_path), "2 image files that the table does not list")]
+
+
 def test_files_of_other_kinds_and_repeated_rows_are_counted(tmp_path):
     rows = [*ROWS, "a/5.txt,cat", "a/1.jpg,cat"]
     index = read(table(tmp_path, ["path,label", *rows]))
@@ -148,6 +154,10 @@ def test_files_of_other_kinds_and_repeated_rows_are_counted(tmp_path):
         (
             ["path,label,split,group", "1.jpg,a,train,g", "2.jpg,a,val,g", "3.jpg,b,val,h"],
             "groups in more than one split: g",
+        ),
+        (
+            ["path,label,split", "1.jpg,a,val", "2.jpg,a,test", "3.jpg,b,train", "4.jpg,b,train"],
+            "labels without a row of the split train: a:",
         ),
         (["path,label", *ROWS, "7.jpg,a\x01b", "8.jpg,a\x02b"], "print alike: 'a\\x01b'"),
     ],

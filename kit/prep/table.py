@@ -122,6 +122,9 @@ def _find_files(path: str, cells: list[dict], skipped, problems: list[str]) -> l
         if rows.setdefault(entry.path, found) is not found:
             skipped.append((entry.path, f"a second time in {path.rpartition('/')[2]}"))
             differ += [row["path"]] * (rows[entry.path] != found)
+    found = {entry.path: entry.name for folder in listings.values() for entry in folder.values()}
+    if unlisted := sum(not folders.reason_to_skip(found[at]) for at in found.keys() - rows.keys()):
+        skipped.append((root, f"{unlisted:,} image files that the table does not list"))
     if absent:
         problems.append(f"{len(absent)} files that are not there: {named(absent)}")
     if differ:
@@ -150,6 +153,9 @@ def _check_labels(rows: list[Row], problems: list[str]) -> None:
         problems.append(f"labels with one image: {named(sorted(single))}")
     if rows and len(counts) < 2:
         problems.append("one label, and telling apart takes two or more")
+    trained = {row.label for row in rows if row.split in ("", "train")}
+    if untrained := sorted(counts.keys() - trained):
+        problems.append(f"labels without a row of the split train: {named(untrained)}")
     sides = {}
     for row in rows:
         sides.setdefault(row.group, set()).add(row.split)
