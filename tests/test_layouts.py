@@ -149,6 +149,20 @@ def test_other_sets_are_not_counted(tmp_path):
     assert read(tmp_path, subset=False).layout == "split folders"
 
 
+def test_imagenettes_ten_classes_are_a_set_of_their_own_with_names(tmp_path):
+    """An eleventh makes it a part of ImageNet, whose counts are asserted."""
+    for split in ("train", "val"):
+        for wnid in imagenet.IMAGENETTE:
+            write(tmp_path / split / wnid / "1.jpg", jpeg(8, 8))
+    index = read(tmp_path, subset=False)
+    assert index.layout == "split folders"
+    assert index.classes[0] == ("n01440764", "tench")
+    assert index.classes[-1] == ("n03888257", "parachute")
+    write(tmp_path / "train" / "n01443537" / "1.jpg", jpeg(8, 8))
+    with pytest.raises(ValueError, match="11 classes"):
+        read(tmp_path, subset=False)
+
+
 # MD5
 
 

@@ -32,7 +32,7 @@ def test_every_recipe_that_was_promised_is_there():
     assert (
         sorted(
             ["paper_steps", "tf_official_90", "nvidia_90", "nvidia_250", "fast_16", "fast_40"]
-            + ["rsb_a3", "rsb_a2", "rsb_a1", "torchvision_v2", "finetune"]
+            + ["rsb_a3", "rsb_a2", "rsb_a1", "torchvision_v2", "finetune", "imagenette"]
         )
         == PUBLISHED
     )
@@ -43,13 +43,22 @@ def test_a_recipe_says_where_it_is_from_and_what_it_reached(name):
     text = (params.RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     head = text[: text.index("run_dir")]
     assert "# Source: " in head and "# Hardware: " in head
-    if name != "finetune":
+    if name not in ("finetune", "imagenette"):  # weights, and ten classes
         p = params.load(name)
         ((epoch, lowest, highest),) = p.monitoring.expected_top1
         assert epoch == p.schedule.epochs
         published = re.search(r"^# Published: (\d\d(?:\.\d+)?)(?: to (\d\d))? %", head, re.M)
         assert all(lowest <= float(end) / 100 <= highest for end in published.groups() if end)
         assert highest - lowest <= 0.02
+
+
+def test_imagenettes_bands_hold_what_was_measured_and_what_is_published():
+    bands = {epoch: band for epoch, *band in params.load("imagenette").monitoring.expected_top1}
+    measured = {10: 0.60, 40: 0.79, 60: 0.87, 80: 0.906}
+    assert bands.keys() == measured.keys()
+    for epoch, top1 in measured.items():
+        assert bands[epoch][0] < top1 < bands[epoch][1]
+    assert bands[80][1] > 0.9378
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 from replicated_run import batches, compiled
 
-from kit.pipeline.dataset import padded
 from kit.training import trainer
 from kit.training.nonfinite import Nonfinite
 from kit.training.optimizers import Sgd
 from kit.training.step import moving_statistics
 from kit.training.strategy import make_strategy
+from kit.training.validation import padded
 from tests.images import MANIFEST
 from tests.networks import sections
 

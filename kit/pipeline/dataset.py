@@ -162,18 +162,6 @@ def evaluation_dataset(
     return batches.prefetch(PREFETCHED).with_options(options())
 
 
-def padded(batches, size):
-    """Fill batches up to `size` with black images of label -1, which a TrainingModel leaves out."""
-
-    def fill(images, labels):
-        missing = size - tf.shape(labels)[0]
-        images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
-        labels = tf.pad(labels, [[0, missing]], constant_values=-1)
-        return tf.ensure_shape(images, [size, *images.shape[1:]]), tf.ensure_shape(labels, [size])
-
-    return batches.map(fill).prefetch(1)
-
-
 def options(*, tuned=False, deterministic=True):
     """Give a dataset's options.
 

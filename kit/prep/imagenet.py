@@ -38,6 +38,20 @@ CLASSES = 1_000
 BOX_FILES = 544_546  # of training images
 BOXES = 615_299
 
+# fastai's Imagenette: ten classes in train/ and val/, a set of its own.
+IMAGENETTE = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+
 
 class Locations(NamedTuple):
     layout: str

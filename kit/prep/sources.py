@@ -138,6 +138,8 @@ def _read_splits(root: str, at: imagenet.Locations, hold_out) -> Index:
     if layout == "folders":
         is_imagenet = flat or all(map(WNID.fullmatch, wnids))
         layout = "imagenet extracted" if is_imagenet else "split folders"
+    if set(wnids) == set(imagenet.IMAGENETTE):
+        layout, names = "split folders", imagenet.IMAGENETTE
     if flat:
         found = _group_flat(root, at.validation, truth, skipped)
         images += _label("validation", at, found, wnids, unknown)

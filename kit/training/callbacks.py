@@ -1,11 +1,11 @@
 """Callbacks that show progress, check the accuracy, and measure speed and input wait."""
 
+import sys
 import time
 from datetime import datetime, timedelta
 
 import keras
 import tensorflow as tf
-from IPython import get_ipython
 
 from kit.training.strategy import several_hosts
 
@@ -19,7 +19,8 @@ def is_interactive():
     Every request to a Jupyter kernel states whether a question could be asked (`allow_stdin` in
     Jupyter's messaging protocol): JupyterLab says yes; papermill, nbconvert and nbval say no.
     """
-    kernel = getattr(get_ipython(), "kernel", None)
+    ipython = sys.modules.get("IPython")  # a notebook's kernel has imported it
+    kernel = getattr(ipython and ipython.get_ipython(), "kernel", None)
     return kernel is not None and kernel.get_parent("shell")["content"].get("allow_stdin", False)
 
 

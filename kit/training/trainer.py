@@ -10,12 +10,12 @@ from kit import __version__, signals
 from kit.data.images import form_of
 from kit.data.manifest import summary as manifest_summary
 from kit.files import hash_file, replacing, write_json
-from kit.pipeline.dataset import padded
 from kit.training import run_state, strategy
 from kit.training.backup import Backup
 from kit.training.callbacks import Measurements
 from kit.training.checkpoint import Checkpoints
 from kit.training.step import without_training_step
+from kit.training.validation import padded, read_ahead
 
 
 def set_seed(seed, *, deterministic):
@@ -115,10 +115,12 @@ def _train(model, training, validation, step, calls, callbacks, backup):
     devices, steps_per_epoch = model.distribute_strategy, backup.steps_per_epoch
     share = training.batch_size // strategy.host_count(devices)
     validation = padded(validation, share)  # one shape, so that one graph is compiled
+    validation, validation_steps = read_ahead(validation)
     validation = strategy.for_host(devices, validation, batch_size=training.batch_size)
     callbacks = [Measurements(batch_size=training.batch_size), *callbacks, backup]
     if backup.logs:
-        _finish_epoch(model, validation, step // steps_per_epoch - 1, backup.logs, callbacks)
+        epoch = step // steps_per_epoch - 1
+        _finish_epoch(model, validation, validation_steps, epoch, backup.logs, callbacks)
     functions = {None: model.train_function}  # by size: one graph for all would be slower
     for first, epoch, end, size in calls:
         model.train_function = functions.get(size)
@@ -126,6 +128,7 @@ def _train(model, training, validation, step, calls, callbacks, backup):
         model.fit(
             strategy.for_host(devices, batches, batch_size=training.batch_size),
             validation_data=validation,
+            validation_steps=validation_steps,
             initial_epoch=epoch,
             epochs=end,
             steps_per_epoch=steps_per_epoch - first % steps_per_epoch,
@@ -136,12 +139,12 @@ def _train(model, training, validation, step, calls, callbacks, backup):
         functions[size] = model.train_function
 
 
-def _finish_epoch(model, validation, epoch, logs, callbacks):
+def _finish_epoch(model, validation, steps, epoch, logs, callbacks):
     """Validate and end an epoch that was interrupted in its validation; `logs` are of its steps."""
     callbacks = keras.callbacks.CallbackList(callbacks, model=model)
     callbacks.on_train_begin()
     callbacks.on_epoch_begin(epoch)
-    found = model.evaluate(validation, callbacks=callbacks, return_dict=True)
+    found = model.evaluate(validation, steps=steps, callbacks=callbacks, return_dict=True)
     callbacks.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in found.items()})
     callbacks.on_train_end()
 

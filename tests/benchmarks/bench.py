@@ -5,21 +5,24 @@ machine that slows down does so for both; ratios are what may be quoted. Prints 
 it into runs/bench/bench.json.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import platform
 import statistics
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from kit import ROOT
-from kit.files import replacing
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))  # where the kit is not installed
+
+from kit.files import replacing  # noqa: E402
 
 RESULTS = ROOT / "runs" / "bench" / "bench.json"
-PARTS = ("inference", "pipeline", "prep", "training")
-PACKAGES = ("tensorflow", "keras", "numpy", "pillow")
+PARTS = ("gpu", "inference", "pipeline", "prep", "training")
+PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "torch")
 
 
 def main(parts: list[str]) -> None:
@@ -27,8 +30,9 @@ def main(parts: list[str]) -> None:
         if part not in PARTS:
             sys.exit(f"PART={part}: one of {', '.join(PARTS)}")
         figures = {name: summarise(**figure) for name, figure in load(part).measure().items()}
-        show(part, figures)
-        merge(part, figures)
+        if figures:
+            show(part, figures)
+            merge(part, figures)
 
 
 def load(part: str):
@@ -67,10 +71,18 @@ def merge(part: str, figures: dict) -> None:
         "cores": os.cpu_count(),
         "load": load_average,
     }
-    results["versions"] = {name: version(name) for name in PACKAGES}
+    results["versions"] = versions()
     results[part] = figures
     with replacing(RESULTS) as path:
         path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def versions() -> dict:
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The kit trains inside its own `fit`, all callbacks on; at the beginning of each of its epochs the
 others take their turn. Every network is a ResNet-50 of 1,000 classes on the same 224 px images. Of
-overhead_share, an epoch's seconds beside those of bare Keras, less is better.
+overhead_share, the seconds of an epoch that are neither steps nor validation beside all of its
+seconds, less is better.
 """
 
 import importlib.util
@@ -10,23 +11,16 @@ import tempfile
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
+from ways import kit_fit
 
-from kit import params
-from kit.model.resnet import resnet50
-from kit.training import trainer
-from kit.training.callbacks import ExpectedAccuracy, Progress
-from kit.training.losses import ClassificationLoss, metrics
-from kit.training.optimizers import make_optimizer
-from kit.training.step import training_model
 from kit.training.strategy import make_strategy
-from kit.training.tensorboard import TensorBoard
 
 ROUNDS, STEPS = 4, 4
 EPOCH = {"steps": 30, "batch_size": 32, "side": 64}  # a short one: what it loses weighs more
+EPOCHS = 8  # the first compiles, and the last has no next one
 BATCH, SIDE, CLASSES = 16, 224, 1000
-MARKS = {"vs_keras_applications": 0.97, "vs_torch_fp32": 1.0, "vs_torch_bf16": 1.0}
+MARKS = {"vs_keras_applications": 1.1, "vs_torch_fp32": 1.15, "vs_torch_bf16": 1.0}
 
 
 def measure() -> dict:
@@ -47,67 +41,11 @@ def measure() -> dict:
 
 
 def batch(batch_size=BATCH, side=SIDE):
-    """Give random (images uint8, labels) of one batch."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch_size, side, side, 3), dtype=np.uint8)
-    return images, rng.integers(0, CLASSES, batch_size)
-
-
-def repeated(images, labels):
-    """Give one batch for ever, without autotuning: its thread may take a minute to end."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return tf.data.Dataset.from_tensors((images, labels)).repeat().with_options(options)
+    return kit_fit.random_batch(batch_size=batch_size, side=side, classes=CLASSES)
 
 
 def compiled(precision):
-    """Give the kit's network with the numbers of params.yaml."""
-    p = params.load()
-    keras.config.set_dtype_policy(precision)
-    with make_strategy(replicas=1).scope():
-        model = training_model(resnet50(p.network, classes=CLASSES, decay=p.weight_decay))
-        model.compile(
-            make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate),
-            loss=ClassificationLoss(p.loss),
-            metrics=metrics(),
-        )
-    return model
-
-
-class SameBatch:
-    """One batch over and over, in place of a TrainingData."""
-
-    fingerprint = ""
-
-    def __init__(self, images, labels):
-        self.batch_size, self.dataset = len(labels), repeated(images, labels)
-
-    def batches(self, start_step, image_size):
-        return self.dataset
-
-    def names(self, step):
-        return []
-
-
-def fit(model, images, labels, run_dir, *, epochs, steps, before_epoch, validate=1):
-    """Call the kit's `fit` as notebook 02 does, on one batch over and over; give its history."""
-    same, p = SameBatch(images, labels), params.load(None, {"checkpoint_minutes": 15})
-    watching = [
-        TensorBoard(run_dir, parameters={}),
-        Progress(epochs=epochs, steps_per_epoch=steps, print_fn=lambda *texts, **options: None),
-        ExpectedAccuracy(p.monitoring),
-    ]
-    return trainer.fit(
-        model,
-        same,
-        same.dataset.take(validate),
-        epochs=epochs,
-        steps_per_epoch=steps,
-        callbacks=[keras.callbacks.LearningRateScheduler(before_epoch), *watching],
-        run_dir=run_dir,
-        parameters={},
-        saving=p.saving,
-    ).history
+    return kit_fit.compiled(make_strategy(replicas=1), precision=precision)
 
 
 def take_turns(precision, others):
@@ -126,8 +64,9 @@ def take_turns(precision, others):
         return 0.1
 
     with tempfile.TemporaryDirectory() as run_dir:
-        settings = {"epochs": ROUNDS + 1, "steps": STEPS + 1, "before_epoch": others_turn}
-        history = fit(compiled(precision), *batch(), run_dir, **settings)
+        turns = [keras.callbacks.LearningRateScheduler(others_turn)]
+        settings = {"epochs": ROUNDS + 1, "steps": STEPS + 1, "callbacks": turns}
+        history = kit_fit.fit(compiled(precision), *batch(), run_dir, **settings)
     # the first round compiles
     return {"kit": history["images_per_second"][1:]} | {n: r[1:] for n, r in rates.items()}
 
@@ -179,35 +118,14 @@ def torch_step(precision):
 
 
 def overhead():
-    """Give the seconds that an epoch takes longer than in Keras' bare `fit`, beside its seconds.
+    """Give, of each epoch, the seconds between steps and validation, and all of its seconds.
 
-    Both train the same model and validate it, in turns; the kit saves, logs and writes as well, and
-    its turn ends when the checkpoint is on the disk.
+    Both are of the same epoch, so that a machine that slows down does so for both. The kit saves,
+    logs and writes; where the disk is slow, the next epoch waits for this one's checkpoint.
     """
-    model = compiled("float32")
-    images, labels = batch(EPOCH["batch_size"], EPOCH["side"])
-    same = repeated(images, labels)
-    begins, ours, theirs = [], [], []
-
-    def begin(epoch):
-        begins.append(time.perf_counter())
-        return 0.1
-
-    settings = {"steps": EPOCH["steps"], "before_epoch": begin, "validate": 10}
+    epochs = kit_fit.Epochs()
+    images = batch(EPOCH["batch_size"], EPOCH["side"])
+    settings = {"epochs": EPOCHS, "steps": EPOCH["steps"], "validate": 10}
     with tempfile.TemporaryDirectory() as run_dir:
-        for number in range(ROUNDS + 1):
-            fit(model, images, labels, run_dir, epochs=number + 1, **settings)
-            ours.append(time.perf_counter() - begins[-1])
-            begins = [keras.callbacks.LearningRateScheduler(begin)]
-            keras.Model.fit(
-                model,
-                same,
-                validation_data=same.take(10),
-                shuffle=False,
-                steps_per_epoch=EPOCH["steps"],
-                callbacks=begins,
-                verbose=0,
-            )
-            theirs.append(time.perf_counter() - begins[-1])
-    lost = [one - other for one, other in zip(ours, theirs, strict=True)]
-    return {"ours": lost[1:], "theirs": ours[1:], "mark": 0.02, "unit": "s"}
+        kit_fit.fit(compiled("float32"), *images, run_dir, callbacks=[epochs], **settings)
+    return {"ours": epochs.between[1:], "theirs": epochs.seconds[1:], "mark": 0.02, "unit": "s"}
