@@ -7,7 +7,6 @@ tests/test_contract.py tests each part of Keras that this file relies on or work
 """
 
 import contextlib
-import time
 from functools import partial
 
 import keras
@@ -16,6 +15,7 @@ import tensorflow as tf
 from kit.training.ema import WeightAverage
 from kit.training.layers import draw_drop_path_once, fuse_batch_norms
 from kit.training.nonfinite import Nonfinite
+from kit.training.waiting import Waiting
 
 
 def training_model(network):
@@ -81,8 +81,7 @@ class TrainingModel(keras.Model):
         self._symbolic_build(data_batch=(self.inputs[0], keras.KerasTensor((None,), "int64")))
         self.clip_grad_norm, self.xla, self.parts = clip_grad_norm, xla, {}
         self.first_nonfinite = Nonfinite(self.distribute_strategy)
-        with tf.device("CPU:0"):
-            self.waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.waiting = Waiting()
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # compile has built everything. Keras would take a batch from the data and drop it, and on
@@ -191,38 +190,15 @@ class TrainingModel(keras.Model):
         self.compute_metrics(None, labels, logits, weights)
 
     def make_train_function(self, force=False):
-        """Make Keras' train function, and add up within the graph how long it waits for batches.
-
-        Taking the batch in Python would be simpler, but on four logical CPUs the iterator then took
-        up to two minutes to end. tf.timestamp is not allowed in deterministic training.
-        """
+        """Make Keras' train function, which here also measures how long it waits for batches."""
         if self.train_function is not None and not force:
             return
         super().make_train_function(force)
-        train, local = self.train_function, self.distribute_strategy.experimental_local_results
-        now = partial(tf.numpy_function, time.perf_counter, [], tf.float64)
-
-        @tf.function(reduce_retracing=True, autograph=False)
-        def take_and_train(iterator):
-            begin = now()
-            with tf.control_dependencies([begin]):
-                batch = iterator.get_next()
-            arrived = [shard for part in tf.nest.flatten(batch) for shard in local(part)]
-            with tf.control_dependencies(arrived):
-                self.waited.assign_add(now() - begin)
-            return train([batch]), batch
-
-        def timed(iterator):
-            if self.run_eagerly or not hasattr(iterator, "get_next"):  # train_on_batch gives a list
-                return train(iterator)
-            logs, self.batch = take_and_train(iterator)
-            return logs
-
-        self.train_function = timed
+        self.train_function = self.waiting.timed(self.train_function, self)
 
     @property
     def seconds_waiting(self):
-        return float(self.waited.numpy())
+        return self.waiting.seconds
 
     @property
     def nonfinite(self):
