@@ -61,7 +61,7 @@ def repeated(images, labels):
 def compiled(
     strategy, *, precision, xla=False, fused=True, classes=1000, width=64, **network_changes
 ):
-    """Give the kit's network with the numbers of params.yaml, its batch norm `fused` or Keras' own."""
+    """Give the kit's network with the numbers of params.yaml, and its batch norm or Keras'."""
     keras.config.set_dtype_policy(precision)
     network, decay = section(Network, **network_changes), section(WeightDecay)
     optimizer, loss = section(Optimizer), section(Loss)
