@@ -6,6 +6,7 @@ import pytest
 
 from kit import params
 from kit.runner import checks
+from tests.images import class_folders
 from tests.networks import network
 
 STAGES = [1, 1, 1, 1]
@@ -68,6 +69,19 @@ def test_a_path_that_cannot_be_used_is_refused(tmp_path, wrong, line):
     values = {"raw_dir": "raw", "demo_views": 0, "run_dir": "run"} | wrong
     found = list(checks.problems({Path("01"): values}, values["run_dir"], tmp_path))
     assert [line in text for text in found] == ([True] if line else [])
+
+
+def test_a_table_of_images_is_read_before_anything_starts(tmp_path):
+    class_folders(tmp_path, classes=2, images=2)
+    table = tmp_path / "labels.csv"
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in tmp_path.glob("*/*.jpg")]
+    for raw_dir in (str(tmp_path), str(table)):
+        values = {"raw_dir": raw_dir, "demo_views": 0}
+        table.write_text("\n".join(["path,label", *rows]))
+        assert not list(checks.problems({Path("01"): values}, "run", tmp_path))
+        table.write_text("\n".join(["path,label", *rows, "gone.jpg,class0", "class0/,x"]))
+        (line,) = checks.problems({Path("01"): values}, "run", tmp_path)
+        assert line.startswith(f"{table}: 2 files that are not there: gone.jpg, class0/")
 
 
 def test_shards_must_be_there_unless_the_first_notebook_makes_them(tmp_path):

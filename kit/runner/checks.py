@@ -8,6 +8,7 @@ from kit.data import paths, storage
 from kit.evaluation.sections import FILES
 from kit.files import check_writable
 from kit.inference import formats, table
+from kit.prep import table as labels
 from kit.training import run_state
 
 NEEDED = {  # a path that may be empty: the file that must be in it, and what to name
@@ -63,12 +64,15 @@ def _check_run_dir(run_dir, root):
 
 
 def _check_images(raw_dir, root):
+    if paths.is_remote(raw_dir):
+        return
     path = root / raw_dir
-    table = path.suffix.lower() == ".csv" and path.is_file()
-    if not paths.is_remote(raw_dir) and not (path.is_dir() or table):
+    if not path.is_dir() and not labels.is_table(str(path)):
         raise FileNotFoundError(
             f"raw_dir: {path} does not exist; name the folder of your images, or their labels.csv"
         )
+    if found := labels.find(path):
+        labels.read(found, [])
 
 
 def _check_shards(data_dir):
