@@ -221,6 +221,14 @@ def test_erasing_paints_a_rectangle_of_torchvisions_sizes_anywhere():
         assert ours.max() == pytest.approx(theirs.max(), abs=2)
 
 
+def test_what_is_erased_does_not_depend_on_how_seldom_it_is():
+    """Whether, and what, are drawn apart: else a small share would leave small rectangles."""
+    found, expected = erasures(4000, 0.1), simulated(20000)
+    assert len(found) == pytest.approx(400, abs=4 * np.sqrt(360))
+    ours, theirs = found.mean(axis=0), expected.mean(axis=0)
+    assert (np.abs(ours - theirs) < 4 * expected.std(axis=0) / np.sqrt(len(found))).all()
+
+
 def simulated(count):
     """Draw rectangles as torchvision's RandomErasing.get_params does, for 40 x 50 pixels."""
     rng = np.random.default_rng(1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit.pipeline import dataset, mixing
+from kit.pipeline import augment, dataset, mixing, order
 from tests.networks import sections
 
 RNG = np.random.default_rng(0)
@@ -118,3 +118,9 @@ def test_without_both_the_batches_stay_as_they_are():
     ((images, labels),) = batches().take(1)
     np.testing.assert_array_equal(images, IMAGES)
     assert labels.dtype == tf.int64
+
+
+def test_each_purpose_of_a_seed_has_a_number_of_its_own():
+    """A flip has 1; two of one number would draw the same."""
+    purposes = [1, order.SHARDS, order.RECORDS, augment.AUGMENT, augment.ERASE, mixing.MIX]
+    assert len(set(purposes)) == len(purposes)

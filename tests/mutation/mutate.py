@@ -2,7 +2,8 @@
 
 A mutant is a file with one change: a comparison turned round, + for -, a constant changed, `not` or
 a returned value dropped, a condition always true or false. One that the tests do not notice is a
-survivor. runs/mutants.jsonl holds the verdicts so far; a second run tries only what it lacks.
+survivor. runs/mutants.jsonl holds the verdicts so far; a second run tries only what it lacks, so
+delete it after a change of code or tests.
 
     python tests/mutation/mutate.py [SECONDS] [FILE ...]
 """
