@@ -116,6 +116,8 @@ def test_the_accuracies_are_those_of_the_evaluation(run_dir):
     top1 = results["top1"]
     row = f"{top1['value']:.1%} | {top1['low']:.1%} to {top1['high']:.1%} | 300 |"
     assert f"| top-1 | {row}" in text and f"| top-1, flip | {row}" in text
+    worst = min(results["per_class"], key=lambda row: row["top1"])
+    assert f"{worst['precision']:.1%} | {worst['f1']:.1%} |" in text
     assert "a single 192 x 192 centre crop" in text
     found = results["calibration"]
     assert f"temperature {found['temperature']:.2f}, fitted on 150 of the images" in text

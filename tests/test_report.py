@@ -207,13 +207,15 @@ MACRO = {"balanced_accuracy": 0.9, "precision": 0.8, "f1": 0.7, "roc_auc": 0.99}
 
 def test_the_summary_tells_the_averages_over_the_classes_and_the_test_split(tmp_path):
     scores = SCORES | {"macro": MACRO | {"average_precision": 0.95}}
-    write_run(tmp_path, model=MODEL, evaluation=scores | {"test": scores | {"images": 77}})
+    scores |= {"test": scores | {"images": 77}, "suspicious_labels": {"images": 12}}
+    write_run(tmp_path, model=MODEL, evaluation=scores)
     found = dict(summary.measured(tmp_path))
     assert found["by class"] == (
         "balanced accuracy 90.0%, precision 80.0%, F1 70.0%, ROC area 0.990, average precision "
         "0.950 (averages over the classes)"
     )
     assert found["test split"].endswith("of 77 images")
+    assert found["labels"] == "12 of 300 may be wrong (notebook 03)"
 
 
 @pytest.mark.parametrize("clock", [1e9, 3e9])

@@ -32,6 +32,7 @@ FILTERS = {
     "escape": tables.escape,
     "compared": tables.compared,
     "macro": tables.macro,
+    "classes": tables.classes,
 }
 
 
