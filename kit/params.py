@@ -41,6 +41,7 @@ KINDS = {
     dict: "a mapping",
     type(None): "empty",
 }
+MAX_YAML_BYTES = 2**16  # of a recipe or a value; params.yaml has a sixth of it
 PLAIN = {bool, int, float, str, list}  # what a notebook may set a parameter to
 EXPONENT = re.compile(
     r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)"
@@ -371,7 +372,8 @@ def _scalar(name, value, like):
     if type(value) is not type(like):
         kind = KINDS.get(type(value), type(value).__name__)
         expected = "a number" if type(like) is float else KINDS[type(like)]
-        raise ValueError(f"{name}: {value!r} is {kind}, not {expected}; {_remedy(value, like)}")
+        shown = repr(value)[:200]
+        raise ValueError(f"{name}: {shown} is {kind}, not {expected}; {_remedy(value, like)}")
     if type(value) is float and not math.isfinite(value):
         raise ValueError(f"{name}: {value} is not a finite number; write one such as {like}")
     return value
@@ -399,18 +401,39 @@ def _parse(text, like):
     if not isinstance(text, str) or isinstance(like, str):
         return text
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = _parse_yaml(text)
+    except ValueError:
         return text
     exponent = EXPONENT.fullmatch(text.strip())
     return float(text) if exponent and type(like) is float else value
 
 
 def _read(path: Path) -> dict:
+    if path.stat().st_size > MAX_YAML_BYTES:
+        raise ValueError(f"{path.name}: more than {MAX_YAML_BYTES:,} bytes are no parameters")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = _parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path.name}: no parameters; write one `name: value` a line")
     return values
+
+
+class Plain(yaml.SafeLoader):
+    """YAML without aliases, of which ten lines can stand for gigabytes."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not taken; write the value itself")
+        return super().compose_node(parent, index)
+
+
+def _parse_yaml(text: str):
+    """Give the value of a YAML text; ValueError for what is none."""
+    if len(text) > MAX_YAML_BYTES:
+        raise ValueError(f"more than {MAX_YAML_BYTES:,} characters")
+    try:
+        return yaml.load(text, Plain)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(str(error)) from None

@@ -360,3 +360,35 @@ def test_a_recipe_holds_only_what_differs_from_params_yaml(path):
     changed = {name for name in p.values if p.values[name] != DEFAULTS[name]}
     followed = {name for name in changed if p.sources[name].startswith("weights ")}
     assert changed - followed == set(given)
+
+
+BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "aliases .* are not taken"),
+        ("a: &a [*a]", "aliases .* are not taken"),
+        ("[" * 20_000, "not YAML"),
+        ("seed: " + "9" * 5000, "not YAML"),
+        ("#" * 70_000, "more than 65,536 bytes are no parameters"),
+    ],
+)
+def test_a_recipe_that_would_fill_the_memory_is_refused_at_once(tmp_path, text, words):
+    (tmp_path / "bomb.yaml").write_text(text)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=rf"bomb\.yaml: .*{words}") as error:
+        params.load(str(tmp_path / "bomb.yaml"))
+    assert time.monotonic() - started < 5
+    assert len(str(error.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    "value", ["[&a [1, 1], *a]", "[" * 20_000, "9" * 5000, "[" + "1, " * 40_000]
+)
+def test_a_value_that_would_fill_the_memory_is_refused_at_once(value):
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="decay_epochs: "):
+        params.load(None, {"decay_epochs": value})
+    assert time.monotonic() - started < 5

@@ -12,15 +12,16 @@ import numpy as np
 from PIL import Image
 
 from kit.data import paths
-from kit.data.images import MAX_FILE_BYTES, prepare_for
+from kit.data.images import MAX_FILE_BYTES, MAX_PIXELS, prepare_for, read_header
 from kit.data.paths import printable
 from kit.files import hash_file
 from kit.inference import formats
-from kit.machine import cores
+from kit.machine import Room, cores
 from kit.model.metadata import SIZES, read_metadata
 from kit.pipeline.evaluation_crop import decode_jpeg, evaluation_square, evaluation_window
 
 BATCH = 32  # images in memory at once
+DECODED = Room(MAX_PIXELS)  # at once: 0.8 GB at the most, in whatever format
 THREADS = 2 * cores()  # that decode: each waits for TensorFlow's own between two images
 
 
@@ -46,10 +47,13 @@ def load_model(run_dir):
         )
     import keras
 
+    from kit.model.foreign_files import UNREADABLE, check_keras
+
     try:
+        check_keras(path)
         model = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read as a model, train again: {reason}") from error
     outputs, classes = model.output_shape[-1], len(metadata["classes"])
     if outputs != classes:
@@ -174,7 +178,9 @@ class Classifier:
 
     def decode(self, data):
         """Give `image` of encoded bytes; ValueError with the bare reason."""
-        return self._square(prepare_for(self.metadata, data), **self.size)
+        header = read_header(data)
+        with DECODED.taken(header.height * header.width):
+            return self._square(prepare_for(self.metadata, data), **self.size)
 
 
 def encoded(photo):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kit import muted
+from kit.data.paths import printable
 from kit.files import hash_file
 from kit.machine import cores
 from kit.model.metadata import SIZES, read_metadata
@@ -186,7 +187,22 @@ def _open_saved_model(path):
     return run
 
 
+def _check_onnx(path):
+    """Raise ValueError for a file that cannot be read, or that reads others."""
+    _import("onnx")
+    from google.protobuf.message import DecodeError
+
+    from kit.model import foreign_files  # h5py takes its time
+
+    try:
+        foreign_files.check_onnx(path)
+    except (*foreign_files.UNREADABLE, DecodeError) as error:
+        reason = printable(str(error))[:300]
+        raise ValueError(f"{path} cannot be read as ONNX ({reason}): {REMEDY}") from None
+
+
 def _open_onnxruntime(path):
+    _check_onnx(path)
     onnxruntime = _import("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
@@ -197,6 +213,7 @@ def _open_onnxruntime(path):
 
 
 def _open_openvino(path, precision):
+    _check_onnx(path)
     openvino = _import("openvino")
     settings = {
         "PERFORMANCE_HINT": "LATENCY",

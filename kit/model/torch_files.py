@@ -5,6 +5,8 @@ members of a zip, or after it in files of before PyTorch 1.6. The unpickler make
 tensors: a file that names any other class or function is refused.
 """
 
+import io
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -12,7 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kit.model.foreign_files import MAX_BYTES, open_zip
+
 MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py: the first pickle of the older files
+MAX_PICKLE_BYTES = 2**22  # of names and shapes; a ResNet-50's have 0.05 million
 DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -63,13 +68,18 @@ def read_state(path):
     wrong = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if wrong:
         raise pickle.UnpicklingError(f"{wrong[0]} is no tensor: save the state dict alone")
+    sizes = (math.prod(t.shape) * np.dtype(t.storage[0]).itemsize for t in state.values())
+    if sum(sizes) > MAX_BYTES:  # a stride of 0 repeats one number
+        raise pickle.UnpicklingError(f"its tensors claim more than {MAX_BYTES:,} bytes")
     return {name: array_of(tensor, storages(tensor.storage)) for name, tensor in state.items()}
 
 
 def read_zip(file):
     """Return the state dict of tensors, and the function from a storage to its numbers."""
-    archive = zipfile.ZipFile(file)
+    archive = open_zip(file)
     folder = next(n for n in archive.namelist() if n.endswith("data.pkl")).removesuffix("data.pkl")
+    if archive.getinfo(f"{folder}data.pkl").file_size > MAX_PICKLE_BYTES:
+        raise pickle.UnpicklingError(f"its pickle has more than {MAX_PICKLE_BYTES:,} bytes")
     state = Unpickler(archive.open(f"{folder}data.pkl")).load()
     stored = {tensor.storage for tensor in state.values() if isinstance(tensor, Tensor)}
     numbers = {s: np.frombuffer(archive.read(f"{folder}data/{s[1]}"), s[0]) for s in stored}
@@ -78,10 +88,12 @@ def read_zip(file):
 
 def read_older(file):
     """Return the same of a file of before PyTorch 1.6: pickles, then each storage's numbers."""
-    if Unpickler(file).load() != MAGIC:
+    head = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+    if Unpickler(head).load() != MAGIC:
         raise pickle.UnpicklingError("it was not written by torch.save")
-    _version, _system = Unpickler(file).load(), Unpickler(file).load()
-    state, keys = Unpickler(file).load(), Unpickler(file).load()
+    _version, _system = Unpickler(head).load(), Unpickler(head).load()
+    state, keys = Unpickler(head).load(), Unpickler(head).load()
+    file.seek(head.tell())
     dtypes = {t.storage[1]: t.storage[0] for t in state.values() if isinstance(t, Tensor)}
     numbers = {}
     for key in keys:

@@ -6,11 +6,8 @@ Nothing that a file could make run is run: a pickle may name tensors alone, and 
 import io
 import json
 import pickle
-import zipfile
 
-import h5py
-
-from kit.model import torch_files
+from kit.model import foreign_files, torch_files
 from kit.model.sections import WEIGHT_FILES
 
 
@@ -25,6 +22,7 @@ def read(path):
     if path.suffix not in READERS:
         raise ValueError(f"{path}: weights are read of {', '.join(READERS)} alone")
     try:
+        foreign_files.check_size(path)
         return READERS[path.suffix](path)
     except ModuleNotFoundError as error:
         raise ValueError(f"{path}: pip install {error.name} to read it") from None
@@ -53,13 +51,13 @@ def transposed(array):
 
 
 def read_keras(path):
-    with zipfile.ZipFile(path) as archive:
+    with foreign_files.open_zip(path) as archive:
         return read_h5(io.BytesIO(archive.read("model.weights.h5")))
 
 
 def read_h5(file):
     """Read the weights that Keras writes now, or wrote before version 3."""
-    with h5py.File(file) as h5:
+    with foreign_files.open_h5(file) as h5:
         if "layer_names" in h5.attrs:
             layers = {name: h5[name] for name in h5.attrs["layer_names"]}
             return {
@@ -79,21 +77,11 @@ def text(name):
 
 
 READERS = dict(zip(WEIGHT_FILES, (read_keras, read_h5, read_safetensors, read_torch), strict=True))
-UNREADABLE = (
-    OSError,
-    KeyError,
-    AttributeError,
-    RuntimeError,
-    TypeError,
-    EOFError,
-    StopIteration,
-    zipfile.BadZipFile,
-    pickle.UnpicklingError,
-)
+UNREADABLE = (*foreign_files.UNREADABLE, pickle.UnpicklingError)
 
 
 def saved_layers(path):
     """Give {name: configuration} of the layers in a .keras file, as plain values."""
-    with zipfile.ZipFile(path) as archive:
-        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    with foreign_files.open_zip(path) as archive:
+        layers = json.loads(foreign_files.read_config(archive))["config"]["layers"]
     return {layer["config"]["name"]: layer["config"] for layer in layers}

@@ -13,7 +13,10 @@ from kit.data import paths
 
 BLOCK = 512  # bytes; headers and members begin at multiples of it
 MAX_NAME_BYTES = 2**16  # of a member's long name or its pax header
-MAX_UNPACKED_BYTES = 2**33  # of a .tar.gz; ImageNet's boxes have less than 1 GiB
+MAX_UNPACKED_BYTES = 2**31  # of a .tar.gz; ImageNet's boxes have less than 1 GiB,
+MAX_RATIO = 100  # times what is packed, and as many as
+MAX_MEMBERS = 600_000  # members
+MAX_ALL_NAMES = 2**27  # characters of their names
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 WITHOUT_DATA = (
     *(tarfile.LNKTYPE, tarfile.SYMTYPE),
@@ -38,6 +41,7 @@ def read_members(file, start: int = 0, end: int = MAX_UNPACKED_BYTES) -> Iterato
     Only headers are read. Raises ValueError for what is no tar, and for a member that reaches
     beyond the end.
     """
+    members, names = 0, 0
     extended = {}  # what a long name or a pax header says of the next member
     while header := _read_header(file, start, end):
         start += BLOCK
@@ -49,10 +53,29 @@ def read_members(file, start: int = 0, end: int = MAX_UNPACKED_BYTES) -> Iterato
             name = extended.get("path", header.name)
             if not 0 <= size <= end - start:
                 raise ValueError(f"{paths.printable(name)[:200]} claims {size:,} bytes")
+            members, names = members + 1, names + len(name)
+            if members > MAX_MEMBERS or names > MAX_ALL_NAMES:
+                raise ValueError(f"{members:,} members with names of {names:,} characters")
             if header.type != tarfile.DIRTYPE:
                 yield Member(name, _problem(name, header.type, extended), start, size)
             extended = {}
         start += -(-size // BLOCK) * BLOCK
+
+
+class Unpacked(gzip.GzipFile):
+    """A .gz that unpacks to at most MAX_UNPACKED_BYTES and MAX_RATIO times its size."""
+
+    def __init__(self, fileobj):
+        packed = fileobj.seek(0, os.SEEK_END)
+        fileobj.seek(0)
+        self.most = min(MAX_UNPACKED_BYTES, 2**24 + MAX_RATIO * packed)
+        super().__init__(fileobj=fileobj)
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        """Raise ValueError, and unpack nothing, for an offset beyond what may be there."""
+        if offset > self.most:
+            raise ValueError(f"it unpacks to more than {self.most:,} bytes")
+        return super().seek(offset, whence)
 
 
 @contextmanager
@@ -60,7 +83,7 @@ def open_tar(path: str):
     """Open a .tar or .tar.gz. Raises ValueError in one line for one that cannot be read."""
     try:
         with paths.open_file(path) as file:
-            yield gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
+            yield Unpacked(fileobj=file) if path.endswith(".gz") else file
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(
             f"archive {paths.printable(path)} cannot be read ({error}): get it again"

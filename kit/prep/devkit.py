@@ -16,7 +16,8 @@ from kit.prep import archives
 ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
 META = "meta.mat"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-MAX_BYTES = 2**26  # of each file, unpacked; meta.mat has half a million
+MAX_BYTES = 2**22  # of each file; meta.mat has half a million
+MAX_UNPACKED_BYTES = 2**23  # of what is compressed in meta.mat
 FOLDERS = ("data", "ILSVRC2012_devkit_t12/data")
 
 # MATLAB 5 MAT-file format: data types (of numbers: the place in this list), array classes.
@@ -54,9 +55,13 @@ def read_synsets(data: bytes) -> list[dict]:
     Source: MAT-File Format, MathWorks, chapter 1 (level 5).
     """
     order = {b"IM": "<", b"MI": ">"}[data[126:128]]
+    left = MAX_UNPACKED_BYTES
     for kind, payload in _elements(memoryview(data)[128:], order):
         if kind == COMPRESSED:
-            payload = zlib.decompressobj().decompress(payload, MAX_BYTES)
+            payload = zlib.decompressobj().decompress(payload, left)
+            left -= len(payload)
+            if not left:
+                raise ValueError(f"it unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
             kind, payload = next(_elements(memoryview(payload), order), (0, b""))
         if kind == MATRIX and (structs := _read_structs(payload, order)):
             return structs

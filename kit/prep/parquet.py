@@ -14,6 +14,9 @@ from kit.data import paths
 from kit.data.paths import printable
 from kit.prep.splits import SPLITS, split_name
 
+MAX_LABEL = 2**20  # a name is kept for each number up to the largest; the largest sets have 2**18
+MAX_GROUP_BYTES = 3 * 2**28  # of a row group's images, unpacked; they are held in memory
+MAX_NAMES_BYTES = 2**26  # of the names in a batch of rows
 NAME = re.compile(r"(.+)_(n\d{8})(\.\w+)", re.DOTALL)  # n01440764_10026_n01440764.JPEG
 
 
@@ -46,10 +49,14 @@ def read_rows(path: str) -> Iterator[Row]:
     stem = path.rpartition("/")[2].removesuffix(".parquet")
     position = 0
     try:
-        for batch in _open(path).iter_batches(columns=["image.path", "label"]):
+        file = _open(path)
+        rows = _rows_within(file, range(file.num_row_groups), "image.path", MAX_NAMES_BYTES)
+        for batch in file.iter_batches(rows, columns=["image.path", "label"]):
+            if batch.nbytes > MAX_NAMES_BYTES:
+                raise ValueError(f"row {position} or one near it has a name of many megabytes")
             names = batch.column("image").field("path").to_pylist()
             for name, label in zip(names, batch.column("label").to_pylist(), strict=True):
-                if not isinstance(label, int) or not 0 <= label < 2**31:
+                if not isinstance(label, int) or not 0 <= label < MAX_LABEL:
                     raise ValueError(f"row {position} has the label {label!r}")
                 name = (name or f"{stem}-{position}").rpartition("/")[2]
                 found = NAME.fullmatch(name)
@@ -111,8 +118,26 @@ def _open(path: str):
 
 @functools.lru_cache(maxsize=1)
 def _read_group(path: str, group: int):
-    table = _open(path).read_row_group(group, columns=["image.bytes"])
-    return table.column("image").combine_chunks().field("bytes")
+    import pyarrow
+
+    file, found = _open(path), []
+    rows = _rows_within(file, [group], "image.bytes", MAX_GROUP_BYTES)
+    for batch in file.iter_batches(rows, row_groups=[group], columns=["image.bytes"]):
+        found.append(batch.column("image").field("bytes"))
+        if sum(part.nbytes for part in found) > MAX_GROUP_BYTES:
+            raise OSError(f"a row group of more than {MAX_GROUP_BYTES:,} bytes: write smaller ones")
+    return pyarrow.chunked_array(found)
+
+
+def _rows_within(file, groups, column: str, limit: int) -> int:
+    """Give how many rows may be read at once: each may repeat the largest value of its group."""
+    columns = (
+        file.metadata.row_group(group).column(number)
+        for group in groups
+        for number in range(file.metadata.num_columns)
+    )
+    sizes = [of.total_uncompressed_size for of in columns if of.path_in_schema == column]
+    return min(max(limit // max([1, *sizes]), 1), 2**14)
 
 
 def _line(error: Exception) -> str:

@@ -1,0 +1,228 @@
+"""Small files that ask for much: each reader takes less than 1 GB and 5 s, or refuses them.
+
+Each is read in a process of its own, whose memory is measured: what it takes beyond its imports.
+"""
+
+import gzip
+import io
+import struct
+import subprocess
+import sys
+import tarfile
+import zlib
+
+import pytest
+from PIL import Image
+
+from kit import ROOT
+from tests import jpegs, layouts
+
+pytestmark = pytest.mark.slow
+
+SIDE = 9450  # just within the limit of pixels
+READ = """
+import resource, sys, time
+from functools import partial
+from pathlib import Path
+from kit.data import images
+from kit.prep import devkit, imagenet, parquet, sources
+try:
+    import pyarrow.parquet
+except ImportError:
+    pass
+from tests.images import index_of
+import PIL.AvifImagePlugin, PIL.WebPImagePlugin
+import tensorflow as tf
+tf.io.decode_jpeg(tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)))
+
+def image(path):
+    data = path.read_bytes()
+    form = images.Form(apply_orientation=True)
+    images.prepare(data, images.read_header(data), form, check="full")
+
+def boxes(path):
+    imagenet.box_finder(str(path), [])
+
+def mat(path):
+    devkit.read_devkit(str(path.parent))
+
+def rows(path):
+    index = index_of(path.parent)
+    parquet.read_image(str(path), index.images[0].position)
+
+before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+try:
+    globals()[sys.argv[1]](Path(sys.argv[2]))
+    print("read")
+except (ValueError, OSError) as error:
+    assert str(error).isprintable()
+    print("refused:", error)
+print(time.monotonic() - started)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+
+
+def measured(reader, path):
+    """Returns what was said, the seconds, and the gigabytes."""
+    command = [sys.executable, "-c", READ, reader, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said, seconds, gigabytes = done.stdout.splitlines()
+    return said, float(seconds), float(gigabytes)
+
+
+def saved(kind, mode="RGB", **options):
+    buffer = io.BytesIO()
+    Image.new(mode, (SIDE, SIDE)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+IMAGES = {
+    "many scans.jpg": lambda: jpegs.many_scans(9400, 9400, 1000),
+    "most scans.jpg": lambda: jpegs.many_scans(9400, 9400, 50),
+    "baseline.jpg": lambda: saved("JPEG"),
+    "progressive.jpg": lambda: saved("JPEG", progressive=True, subsampling=0),
+    "cmyk.jpg": lambda: saved("JPEG", "CMYK"),
+    "rgba.png": lambda: saved("PNG", "RGBA", compress_level=1),
+    "palette.gif": lambda: saved("GIF", "P", transparency=0),
+    "large.webp": lambda: saved("WEBP", "RGBA", lossless=True, quality=0, method=0),
+    "large.tif": lambda: saved("TIFF", "RGBA", compression="tiff_lzw"),
+    "large.avif": lambda: saved("AVIF", speed=10),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_at_the_limit(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(IMAGES[name]())
+    said, seconds, gigabytes = measured("image", path)
+    print(name, said[:80], seconds, gigabytes)
+    assert seconds < 5 and gigabytes < 1
+    assert said == "read" or name == "many scans.jpg"
+
+
+def tar_of_names(path):
+    """Names of 60,000 characters, which pack to nothing."""
+    with gzip.open(path, "wb", 9) as file:
+        for number in range(8000):
+            name = f"{number}{'n' * 60_000}.xml\0".encode()
+            file.write(header("././@LongLink", len(name), tarfile.GNUTYPE_LONGNAME))
+            file.write(name + bytes(-len(name) % 512))
+            file.write(header(f"{number}.xml", 0))
+
+
+def tar_of_members(path):
+    with gzip.open(path, "wb", 9) as file:
+        for number in range(700_000):
+            file.write(header(f"{number}.txt", 0))
+
+
+def tar_of_zeros(path):
+    with gzip.open(path, "wb", 1) as file:
+        file.write(header("a.xml", 2**31 - 2048))
+        for _ in range(2**7):
+            file.write(bytes(2**24))
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("make", [tar_of_names, tar_of_members, tar_of_zeros])
+def test_archives(tmp_path, make):
+    path = tmp_path / "ILSVRC2012_bbox_train_v2.tar.gz"
+    make(path)
+    said, seconds, gigabytes = measured("boxes", path)
+    print(make.__name__, path.stat().st_size, said[:200], seconds, gigabytes)
+    assert said.startswith("refused:") and "ILSVRC2012_bbox" in said
+    assert seconds < (15 if make is tar_of_members else 5) and gigabytes < 1
+
+
+def element(kind, payload):
+    return struct.pack("<II", kind, len(payload)) + payload + bytes(-len(payload) % 8)
+
+
+def mat_of(*parts):
+    return bytes(124) + b"\0\1IM" + b"".join(parts)
+
+
+def packed(payload):
+    data = zlib.compress(payload, 9)
+    return struct.pack("<II", 15, len(data)) + data
+
+
+def mat_of_cells(count):
+    """A structure whose cells are empty, eight bytes each."""
+    flags = element(6, struct.pack("<II", 2, 0))
+    sizes, name = element(5, struct.pack("<ii", 1, count)), element(1, b"")
+    fields = element(5, struct.pack("<i", 8)) + element(1, b"a".ljust(8, b"\0"))
+    cells = struct.pack("<II", 14, 0) * count
+    return element(14, flags + sizes + name + fields + cells)
+
+
+MATS = {
+    "cells": lambda: mat_of(packed(mat_of_cells(2**20))),
+    "many cells": lambda: mat_of(packed(mat_of_cells(2**23))),
+    "many parts": lambda: mat_of(*[packed(element(14, bytes(2**22)))] * 500),
+}
+
+
+@pytest.mark.parametrize("name", MATS)
+def test_devkits(tmp_path, name):
+    (tmp_path / "meta.mat").write_bytes(MATS[name]())
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n")
+    said, seconds, gigabytes = measured("mat", tmp_path / "meta.mat")
+    print(name, said[:200], seconds, gigabytes)
+    assert said.startswith("refused:") and seconds < 5 and gigabytes < 1
+
+
+def dictionary_of(column, size):
+    """Rows that all mean one large value, which stands in the file once."""
+    plain = [(number % 2, f"{number}.jpg", b"x") for number in range(1000)]
+    value = "y" * size
+    if column == "path":
+        return [(label, value, data) for label, _, data in plain]
+    return [(label, name, value.encode()) for label, name, _ in plain]
+
+
+ROWS = {
+    "label": lambda: [(n % 2, f"{n}.jpg", b"x") for n in range(9)] + [(2**31 - 1, "x.jpg", b"")],
+    "names": lambda: dictionary_of("path", 2**24),
+    "images": lambda: dictionary_of("bytes", 2**24),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_parquet(tmp_path, name):
+    pytest.importorskip("pyarrow")
+    layouts.write_parquet(tmp_path / "train-00000-of-00001.parquet", ROWS[name](), [])
+    said, seconds, gigabytes = measured("rows", tmp_path / "train-00000-of-00001.parquet")
+    print(name, said[:200], seconds, gigabytes)
+    assert said.startswith("refused:") and seconds < 5 and gigabytes < 1
+
+
+FOLDER = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from kit.inference.classifier import Classifier
+names = [{"wnid": "a", "name": "a"}, {"wnid": "b", "name": "b"}]
+metadata = {"classes": names, "image_size": 64, "resize_side": 73}
+classifier = Classifier(lambda pixels: np.full([len(pixels), 2], 0.5, "f4"), metadata)
+small, large = sys.argv[1:]
+classifier.probabilities([Path(small)])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+classifier.probabilities([Path(large)] * 6)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+
+
+def test_a_folder_of_images_at_the_limit_at_once(tmp_path):
+    (tmp_path / "large.png").write_bytes(IMAGES["rgba.png"]())
+    Image.new("RGB", (80, 80)).save(tmp_path / "small.png")
+    command = [sys.executable, "-c", FOLDER, tmp_path / "small.png", tmp_path / "large.png"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) < 1
