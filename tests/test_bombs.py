@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 SIDE = 9450  # just within the limit of pixels
 READ = """
-import resource, sys, time
+import sys, time
 from functools import partial
 from pathlib import Path
 from kit.data import images
@@ -31,6 +31,7 @@ try:
 except ImportError:
     pass
 from tests.images import index_of
+from tests.peak import peak
 import PIL.AvifImagePlugin, PIL.WebPImagePlugin
 import tensorflow as tf
 tf.io.decode_jpeg(tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)))
@@ -50,7 +51,7 @@ def rows(path):
     index = index_of(path.parent)
     parquet.read_image(str(path), index.images[0].position)
 
-before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+before, started = peak(), time.monotonic()
 try:
     globals()[sys.argv[1]](Path(sys.argv[2]))
     print("read")
@@ -58,7 +59,7 @@ except (ValueError, OSError) as error:
     assert str(error).isprintable()
     print("refused:", error)
 print(time.monotonic() - started)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+print(peak() - before)
 """
 
 
@@ -204,18 +205,19 @@ def test_parquet(tmp_path, name):
 
 
 FOLDER = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np
 from kit.inference.classifier import Classifier
+from tests.peak import peak
 names = [{"wnid": "a", "name": "a"}, {"wnid": "b", "name": "b"}]
 metadata = {"classes": names, "image_size": 64, "resize_side": 73}
 classifier = Classifier(lambda pixels: np.full([len(pixels), 2], 0.5, "f4"), metadata)
 small, large = sys.argv[1:]
 classifier.probabilities([Path(small)])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 classifier.probabilities([Path(large)] * 6)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+print(peak() - before)
 """
 
 

@@ -202,8 +202,8 @@ def _check_onnx(path):
 
 
 def _open_onnxruntime(path):
-    _check_onnx(path)
     onnxruntime = _import("onnxruntime")
+    _check_onnx(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -213,8 +213,8 @@ def _open_onnxruntime(path):
 
 
 def _open_openvino(path, precision):
-    _check_onnx(path)
     openvino = _import("openvino")
+    _check_onnx(path)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": cores(),
