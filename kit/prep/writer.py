@@ -180,7 +180,7 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation) ->
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and paths.is_remote(image.path):  # of the network
             raise
-        note("quarantined", str(error))
+        note("quarantined", str(error).removeprefix(f"{printable(image.path)} "))
         return b""
     encoded, header, reason, resized, orientation = prepared
     boxes = boxes_of(image, classes, original.height, original.width)
