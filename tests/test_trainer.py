@@ -51,6 +51,7 @@ def train(model, images, labels, run_dir, epochs, validation=None):
         batches=lambda start_step, image_size: data.skip(start_step),
         names=lambda step: [],
         fingerprint="",
+        data_dir="",
         batch_size=images.shape[1],
     )
     p = sections(**small_training.VALUES | {"decay_epochs": [1, 2], "keep_checkpoints": 1})

@@ -7,21 +7,23 @@ import numpy as np
 import tensorflow as tf
 
 from kit.pipeline.preprocessing import evaluation_image
+from kit.pipeline.undecodable import naming_undecodable
 
 
-def predict(model, dataset, *, images):
+def predict(model, dataset, *, images, data_dir=""):
     """Score each image of `dataset` once: labels int64 [images], logits float32 [images, classes].
 
     `dataset` gives batches (pixels, labels), the last one of any size. Where pixels are
     [batch, views, height, width, 3], the probabilities of an image's views are averaged, and the
     logits are their logarithms (Krizhevsky et al. 2012, section 4.1). `images` is the manifest's
-    count: ValueError when another number came out, so that no image is lost in silence.
+    count: ValueError when another number came out, so that no image is lost in silence, and for one
+    of `data_dir` that cannot be decoded.
     """
     if not images:
         raise ValueError("the validation split has no image to score; prepare data_dir again")
     forward = _compiled(model)
     labels, logits = [], []
-    for pixels, batch_labels in dataset:
+    for pixels, batch_labels in _named(dataset, data_dir):
         labels.append(batch_labels.numpy())
         several = pixels.shape.rank == 5
         flat = tf.reshape(pixels, [-1, *pixels.shape[2:]]) if several else pixels
@@ -37,6 +39,11 @@ def predict(model, dataset, *, images):
             "the manifest's; verify data_dir, or prepare it again"
         )
     return np.concatenate(labels), np.concatenate(logits)
+
+
+def _named(dataset, data_dir):
+    with naming_undecodable(data_dir):
+        yield from dataset
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ from kit import __version__, signals
 from kit.data.images import form_of
 from kit.data.manifest import summary as manifest_summary
 from kit.files import hash_file, replacing, write_json
+from kit.pipeline.undecodable import naming_undecodable
 from kit.training import run_state, strategy
 from kit.training.backup import Backup
 from kit.training.callbacks import Measurements
@@ -78,7 +79,8 @@ def fit(
             calls = fit_calls(
                 step, epochs=epochs, steps_per_epoch=steps_per_epoch, training_sizes=training_sizes
             )
-            _train(model, training, validation, step, calls, callbacks, backup)
+            with naming_undecodable(training.data_dir):
+                _train(model, training, validation, step, calls, callbacks, backup)
     return backup.as_history()
 
 
