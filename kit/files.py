@@ -11,6 +11,9 @@ from pathlib import Path
 from uuid import uuid4
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+SEAL = "contents_sha256"  # the key of a JSON file that holds the SHA-256 of the others
+KINDS = {dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number"}
+KINDS |= {bool: "true or false"}
 REMEDY = "make room, and run the same again"
 
 
@@ -89,10 +92,86 @@ def check_writable(path) -> None:
         pass
 
 
+@contextmanager
+def plain_path(path):
+    """Give a path to the same file that TensorFlow does not take for a pattern of names.
+
+    Where it has one of * ? [ ] and the backslash, it leads through a link that ends with the block.
+    """
+    path = Path(path).absolute()
+    if not set(str(path)) & set("*?[]\\"):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "link"
+        link.symlink_to(path.parent)
+        yield str(link / path.name)
+
+
 def write_json(path, values: dict) -> None:
     """Write a dict as JSON (`json_bytes`), whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(json_bytes(values))
+
+
+def read_json(path, needed=None, *, remedy: str) -> dict:
+    """Read a file that holds a JSON object of the form `needed` (see `check_form`).
+
+    Raises ValueError in one line, with the remedy, for any other.
+    """
+    try:
+        values = json_object(Path(path).read_bytes())
+        check_form(values, needed or {})
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}): {remedy}") from None
+    return values
+
+
+def json_object(data: bytes) -> dict:
+    """Give the JSON object that the bytes hold; ValueError, in one line, where they hold none."""
+    try:
+        values = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())[:200] or "it is empty") from None
+    check_form(values, {})
+    return values
+
+
+def check_form(value, form, name: str = "it") -> None:
+    """Raise ValueError, naming the place, unless a value of JSON has the form.
+
+    A form is a type; {key: form} for an object with at least these keys; [form] for a list of any
+    length. A whole number stands for a float, too, and true for no number.
+    """
+    kind = type(form) if isinstance(form, dict | list) else form
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name} is {str(value)[:40]!r}, not {KINDS[kind]}")
+    if isinstance(form, dict):
+        for key, inner in form.items():
+            if key not in value:
+                raise ValueError(f"{name} lacks {key}")
+            check_form(value[key], inner, key if name == "it" else f"{name}: {key}")
+    elif isinstance(form, list):
+        for number, element in enumerate(value):
+            check_form(element, form[0], f"{name}[{number}]")
+
+
+def seal(values: dict) -> dict:
+    """Give the values of a JSON file with a SHA-256 of them, which `check_seal` compares."""
+    return values | {SEAL: _digest(values)}
+
+
+def check_seal(values: dict) -> None:
+    """Raise ValueError when the values were edited since `seal`; older files have no seal."""
+    if values.get(SEAL, found := _digest(values)) != found:
+        raise ValueError("it was edited since it was written")
+
+
+def _digest(values: dict) -> str:
+    rest = {key: value for key, value in values.items() if key != SEAL}
+    rest = json.loads(json_bytes(rest))  # as it will be read: a tuple is a list
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def json_bytes(values: dict) -> bytes:

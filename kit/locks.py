@@ -158,7 +158,7 @@ def _lives(record: dict) -> bool:
 def _start(process: int) -> str | None:
     """Give when a process of this host started, in the kernel's ticks; None when it has ended."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2]
+        fields = Path(f"/proc/{process}/stat").read_text("ascii", "replace").rpartition(")")[2]
     except OSError:
         if Path("/proc/self/stat").exists():
             return None

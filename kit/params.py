@@ -5,15 +5,11 @@ Imports no TensorFlow: a wrong value is refused at once.
 
 import dataclasses
 import difflib
-import html
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-
-import yaml
 
 from kit import ROOT
 from kit.evaluation.sections import Evaluation
@@ -23,6 +19,7 @@ from kit.pipeline.sections import Augmentation, Crop, Mixing, Reading, Resolutio
 from kit.prep.sections import Preparation
 from kit.sections import Section, free, path, within
 from kit.training.sections import Devices, Loss, Monitoring, Optimizer, Saving, Schedule
+from kit.values import EXPONENT, Table, parse, read_mapping, scalar, typed_values
 
 PARAMS = ROOT / "params.yaml"
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -32,20 +29,7 @@ TRAINING = (
     *("weight_decay", "initial", "devices", "loss", "optimizer", "schedule", "saving"),
     "monitoring",
 )
-KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a decimal number",
-    str: "text",
-    list: "a list",
-    dict: "a mapping",
-    type(None): "empty",
-}
-MAX_YAML_BYTES = 2**16  # of a recipe or a value; params.yaml has a sixth of it
 PLAIN = {bool, int, float, str, list}  # what a notebook may set a parameter to
-EXPONENT = re.compile(
-    r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)"
-)  # what people write, and YAML 1.1 calls text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +86,7 @@ class Parameters:
         """The values that decide what a training computes, by name."""
         return self.flat(*TRAINING)
 
-    def table(self) -> "Table":
+    def table(self) -> Table:
         """Give what a notebook shows of the parameters."""
         return Table(self.values, self.sources)
 
@@ -110,38 +94,6 @@ class Parameters:
 SECTIONS = {field.name: field.type for field in dataclasses.fields(Parameters)[:-1]}
 FIELDS = {f.name: f for section in SECTIONS.values() for f in dataclasses.fields(section)}
 PATHS = [name for name, field in FIELDS.items() if "path" in field.metadata]
-
-
-class Table:
-    """Name, value and source of each parameter; those that are not params.yaml's come first."""
-
-    def __init__(self, values: Mapping, sources: Mapping[str, str]):
-        self.rows = sorted(
-            (
-                (name, json.dumps(values[name], ensure_ascii=False), sources[name])
-                for name in values
-            ),
-            key=lambda row: row[2] == PARAMS.name,
-        )
-
-    def __repr__(self) -> str:
-        wide = max(len(name) for name, _, _ in self.rows)
-        return "\n".join(f"{name:{wide}}  {value}  ({where})" for name, value, where in self.rows)
-
-    def _repr_html_(self) -> str:
-        changed = [row for row in self.rows if row[2] != PARAMS.name]
-        rest = self.rows[len(changed) :]
-        return (
-            f"{_html_table(changed)}<details><summary>and {len(rest)} as params.yaml has them"
-            f"</summary>{_html_table(rest)}</details>"
-        )
-
-
-def _html_table(rows) -> str:
-    cells = [[f"<td>{html.escape(str(cell))}</td>" for cell in row] for row in rows]
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
-    head = "<tr><th>parameter</th><th>value</th><th>from</th></tr>"
-    return f"<table>{head}{body}</table>" if rows else ""
 
 
 def load(
@@ -185,13 +137,13 @@ def resolve(
     values = {name: _anchored(name, value, ROOT) for name, value in expected.items()}
     sources = dict.fromkeys(expected, PARAMS.name)
     problems: list[str] = []
-    given = {name: _parse(text, expected.get(name)) for name, text in (overrides or {}).items()}
+    given = {name: parse(text, expected.get(name)) for name, text in (overrides or {}).items()}
     layers = [(given, source, "", Path(folder))]
     if recipe not in (None, PARAMS.name):
         path = recipe_path(recipe)
-        layers.insert(0, (_read(path), f"recipe {path.stem}", f"{path.name}: ", ROOT))
+        layers.insert(0, (read_mapping(path), f"recipe {path.stem}", f"{path.name}: ", ROOT))
     for layer, where, prefix, base in layers:
-        typed, wrong = _typed(layer, expected, prefix)
+        typed, wrong = typed_values(layer, expected, prefix)
         problems += wrong
         values |= {name: _anchored(name, value, base) for name, value in typed.items()}
         sources |= dict.fromkeys(typed, where)
@@ -282,13 +234,13 @@ def declared(notebook_path: str | Path) -> list[str]:
 
 def read_params() -> dict:
     """Read params.yaml; raises ValueError unless it has each field of the sections, in its type."""
-    values = _read(PARAMS)
+    values = read_mapping(PARAMS)
     for name, value in values.items():  # 1e-4 would be text, and so would then be expected
         for element in value if isinstance(value, list) else ():
             if isinstance(element, str) and EXPONENT.fullmatch(element):
-                _scalar(f"{PARAMS.name}: {name}", element, 0.0)
+                scalar(f"{PARAMS.name}: {name}", element, 0.0)
     like = {name: field.type() for name, field in FIELDS.items()}
-    typed, problems = _typed(values, like, f"{PARAMS.name}: ")
+    typed, problems = typed_values(values, like, f"{PARAMS.name}: ")
     for name in FIELDS:
         if name not in values:
             problems.append(f"{PARAMS.name}: {name} is missing; restore it from git")
@@ -322,22 +274,6 @@ def _sections(values: Mapping) -> tuple[dict[str, Section], list[str]]:
     return sections, problems
 
 
-def _typed(given: Mapping, expected: Mapping, prefix: str) -> tuple[dict, list[str]]:
-    """Give the values in the types of `expected`, and a line for each that has none or another."""
-    typed, problems = {}, []
-    for name, value in given.items():
-        if name not in expected:
-            close = difflib.get_close_matches(str(name), expected, n=1)
-            hint = f"did you mean {close[0]}?" if close else "params.yaml lists them all"
-            problems.append(f"{prefix}{name}: no such parameter; {hint}")
-            continue
-        try:
-            typed[name] = _convert(prefix + name, value, expected[name])
-        except ValueError as error:
-            problems.append(str(error))
-    return typed, problems
-
-
 def is_path(name: str, value: str) -> bool:
     """Tell whether the parameter's value is a path, and not a word such as a name of weights."""
     return name in PATHS and FIELDS[name].metadata["path"](value)
@@ -349,91 +285,3 @@ def _anchored(name: str, value, folder: Path):
         return value
     path = Path(os.path.normpath(folder / os.path.expanduser(value)))  # noqa: PTH111 ~nobody stays
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
-
-
-def _convert(name: str, value, like):
-    """Give `value` in the type of `like`: a whole number may stand where a number is expected.
-
-    Raises ValueError for any other difference of type, in a list's elements too.
-    """
-    if type(value) is bool and type(like) is str:
-        return json.dumps(value)  # YAML reads true and false so
-    if isinstance(value, list) and isinstance(like, list):
-        return [_scalar(name, element, like[0]) for element in value] if like else value
-    return _scalar(name, value, like)
-
-
-def _scalar(name, value, like):
-    if type(like) is float and type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            raise ValueError(f"{name}: a number of {len(str(value))} digits is too large") from None
-    if type(value) is not type(like):
-        kind = KINDS.get(type(value), type(value).__name__)
-        expected = "a number" if type(like) is float else KINDS[type(like)]
-        shown = repr(value)[:200]
-        raise ValueError(f"{name}: {shown} is {kind}, not {expected}; {_remedy(value, like)}")
-    if type(value) is float and not math.isfinite(value):
-        raise ValueError(f"{name}: {value} is not a finite number; write one such as {like}")
-    return value
-
-
-def _remedy(value, like) -> str:
-    exponent = EXPONENT.fullmatch(value) if isinstance(value, str) else None
-    if type(like) is float and exponent:
-        return f"in YAML write {_yaml_float(exponent)}"
-    if type(like) is str and isinstance(value, int | float):
-        return f'write "{value}"'
-    if type(like) is list and isinstance(value, int | float):
-        return f"write [{value}]"
-    return f"write for example {json.dumps(like)}"
-
-
-def _yaml_float(exponent: re.Match) -> str:
-    """Write 1e-4 as 1.0e-4 and 1e5 as 1.0e+5: YAML 1.1 wants the point and the sign."""
-    whole, fraction, sign, power = exponent.groups()
-    return f"{whole}{fraction or '.0'}e{sign or '+'}{power}"
-
-
-def _parse(text, like):
-    """Give the value of a command-line text; a text where text is expected stays as it is."""
-    if not isinstance(text, str) or isinstance(like, str):
-        return text
-    try:
-        value = _parse_yaml(text)
-    except ValueError:
-        return text
-    exponent = EXPONENT.fullmatch(text.strip())
-    return float(text) if exponent and type(like) is float else value
-
-
-def _read(path: Path) -> dict:
-    if path.stat().st_size > MAX_YAML_BYTES:
-        raise ValueError(f"{path.name}: more than {MAX_YAML_BYTES:,} bytes are no parameters")
-    try:
-        values = _parse_yaml(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path.name}: no parameters; write one `name: value` a line")
-    return values
-
-
-class Plain(yaml.SafeLoader):
-    """YAML without aliases, of which ten lines can stand for gigabytes."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not taken; write the value itself")
-        return super().compose_node(parent, index)
-
-
-def _parse_yaml(text: str):
-    """Give the value of a YAML text; ValueError for what is none."""
-    if len(text) > MAX_YAML_BYTES:
-        raise ValueError(f"more than {MAX_YAML_BYTES:,} characters")
-    try:
-        return yaml.load(text, Plain)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(str(error)) from None

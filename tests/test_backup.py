@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kit import params
 from kit.signals import Preempted
 from kit.training import backup, run_state
+from kit.training.checkpoint import checkpoints_in, load_best
 from tests.images import make_shards
 from tests.networks import sections
 from tests.small_training import compiled, train, training_data, untrained
@@ -131,7 +133,7 @@ class Scored(keras.callbacks.Callback):
 
 def saved(run_dir, kind="newest"):
     """List the progress in each checkpoint of a kind, the oldest first."""
-    paths = tf.train.get_checkpoint_state(run_dir / "checkpoints" / kind).all_model_checkpoint_paths
+    paths = map(str, checkpoints_in(run_dir / "checkpoints" / kind))
     name = "progress/.ATTRIBUTES/VARIABLE_VALUE"
     return [json.loads(tf.train.load_checkpoint(path).get_tensor(name)) for path in paths]
 
@@ -231,13 +233,51 @@ def test_other_parameters_are_refused_with_the_difference(data_dir, tmp_path):
         train(model, data_dir, tmp_path, parameters=changed)
 
 
-def test_a_finished_run_starts_anew(data_dir, tmp_path):
+def test_a_finished_run_of_more_epochs_ends_bit_for_bit_as_one_that_had_them(data_dir, tmp_path):
+    values = params.load("demo", {"schedule": "steps", "decay_epochs": [2], "warmup_epochs": 0})
+    run = {"parameters": values.training | {"epochs": 2}, "epochs": 2}
     model = untrained()
-    train(model, data_dir, tmp_path, epochs=1)
-    run_state.finish(tmp_path)
-    with pytest.raises(Preempted, match="saved after step 2"):
-        train(untrained(), data_dir, tmp_path, callbacks=[At(terminate, step=2)])
-    assert rows(tmp_path) == []
+    train(model, data_dir, tmp_path / "short", **run)
+    (tmp_path / "short/model.keras").write_text("two epochs")
+    run_state.finish(tmp_path / "short")
+    train(untrained(), data_dir, tmp_path / "short", **run)  # nothing is left to do
+    run = {"parameters": values.training | {"epochs": 3}, "epochs": 3}
+    train(untrained(), data_dir, tmp_path / "short", **run)
+    extended = [variable.numpy() for variable in model.variables]
+    train(untrained(), data_dir, tmp_path / "whole", **run)
+    for one, other in zip(extended, model.variables, strict=True):
+        np.testing.assert_array_equal(one, other.numpy())
+    assert len(rows(tmp_path / "short")) == 3
+
+
+def test_a_checkpoint_of_another_run_is_refused(data_dir, tmp_path):
+    train(untrained(), data_dir, tmp_path / "other", epochs=1)
+    parameters = {"seed": 1, "learning_rate": 0.05}
+    with pytest.raises(Preempted):
+        train(
+            untrained(),
+            data_dir,
+            tmp_path / "mine",
+            parameters=parameters,
+            callbacks=[At(terminate, step=1)],
+        )
+    newest = tmp_path / "mine/checkpoints/newest"
+    for path in (tmp_path / "other/checkpoints/newest").glob("ckpt-1.*"):
+        shutil.copy(path, newest / path.name.replace("ckpt-1", "ckpt-9"))
+    with pytest.raises(ValueError, match="ckpt-9 is a checkpoint of another training"):
+        train(untrained(), data_dir, tmp_path / "mine", parameters=parameters)
+
+
+@pytest.mark.parametrize("name", ["a [1]", "~ *? é 漢 {a,b} b\\s"])
+def test_a_run_goes_on_in_a_folder_of_any_name(data_dir, tmp_path, name):
+    run_dir = tmp_path / name
+    for step in 2, 11, 13:
+        with pytest.raises(Preempted, match=f"saved after step {step}$"):
+            train(untrained(), data_dir, run_dir, callbacks=[At(terminate, step=step)])
+    assert len(train(untrained(), data_dir, run_dir).history["loss"]) == 3
+    indices = list((run_dir / "checkpoints/newest").glob("*.index"))
+    assert len(indices) == 3  # keep_checkpoints
+    load_best(untrained(), run_dir=run_dir)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_images(data_dir, tmp_path):

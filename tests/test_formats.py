@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kit import ROOT
+from kit.files import seal, write_json
 from kit.inference import export, formats, sections
 from kit.inference.classifier import load_model
 from tests.exported import NAMES, SIZE, log_probabilities, pixels, write_run
@@ -29,7 +30,7 @@ def copy(exported, tmp_path):
 
 def change(path, **changes):
     beside = formats.metadata_path(path)
-    beside.write_text(json.dumps(json.loads(beside.read_text()) | changes))
+    write_json(beside, seal(json.loads(beside.read_text()) | changes))
 
 
 def test_copied_export_gives_keras_probabilities_for_any_number_of_images(exported, copy):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from kit.files import seal, write_json
 from kit.model import metadata
 
 SIZES = {"classes": [], "image_size": 32, "resize_side": 40}
@@ -27,5 +28,24 @@ def test_keys_that_older_kits_wrote_are_read_under_todays_names(tmp_path):
 
 
 def test_what_is_needed_and_lacking_is_named(tmp_path):
-    with pytest.raises(ValueError, match="model.json lacks image_size: train again"):
+    with pytest.raises(ValueError, match="model.json: image_size is '32.5', not a whole number"):
         read(tmp_path, image_size=32.5)
+
+
+def test_an_edited_class_name_is_noticed(tmp_path):
+    path = tmp_path / "model.json"
+    values = SIZES | {"classes": [{"wnid": "n1", "name": "cat"}, {"wnid": "n2", "name": "dog"}]}
+    write_json(path, seal(values))
+    metadata.read_metadata(path)
+    path.write_text(path.read_text().replace("cat", "cow"))
+    with pytest.raises(ValueError, match="it was edited since it was written; copy it again"):
+        metadata.read_metadata(path)
+
+
+@pytest.mark.parametrize(
+    "classes", [7, [1], [{"wnid": "n"}], [{"wnid": "n", "name": 1}], {"wnid": "n"}, None]
+)
+def test_classes_of_another_form_are_refused_in_a_line(tmp_path, classes):
+    with pytest.raises(ValueError, match=r"model\.json: classes") as caught:
+        read(tmp_path, classes=classes)
+    assert "\n" not in str(caught.value)

@@ -24,7 +24,7 @@ SIZES = [
 def write_set(folder, shards):
     """Write training shards of images with these labels, one tiny JPEG under many names."""
     folder.mkdir()
-    entries, encoded = [], jpeg(8, 8)
+    entries, encoded, classes = [], jpeg(8, 8), 1 + max(map(max, shards))
     for number, labels in enumerate(shards):
         name = f"train-{number:05d}-of-{len(shards):05d}"
         with tf.io.TFRecordWriter(str(folder / name)) as writer:
@@ -34,11 +34,13 @@ def write_set(folder, shards):
                 size = {"height": 8, "width": 8}
                 writer.write(encode_example(encoded=encoded, boxes=[], **kind, **size))
         size = (folder / name).stat().st_size
-        entry = {"name": name, "records": len(labels), "bytes": size, "sha256": "", "classes": []}
+        entry = {"name": name, "records": len(labels), "bytes": size, "sha256": ""}
+        entry["classes"] = np.bincount(labels, minlength=classes).tolist()
         entries.append(entry)
     split = {"images": sum(map(len, shards)), "quarantined": 0, "shards": entries}
-    manifest = {"fingerprint": "", "parameters": {}, "splits": {"train": split}}
-    manifest |= {name: [] for name in ("classes", "reencoded", "quarantined")}
+    manifest = {"fingerprint": "", "parameters": {}, "splits": {"train": split}, "label_offset": 1}
+    manifest |= {name: [] for name in ("skipped", "reencoded", "quarantined")}
+    manifest["classes"] = [{"wnid": "n", "name": "n"}] * classes
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -52,17 +53,79 @@ def test_names_that_only_one_of_two_versions_knows_are_no_difference(tmp_path):
     run_state.begin(tmp_path, PARAMETERS | {"of_new": 1})
 
 
-def test_a_finished_run_makes_room_for_the_next(tmp_path):
-    run_state.begin(tmp_path, PARAMETERS)
-    left = tmp_path / "checkpoints" / "best" / "ckpt-1.index"
-    left.parent.mkdir()
-    left.write_text("")
-    run_state.finish(tmp_path)
-    assert run_state.parameters_of(tmp_path) is None
-    assert left.exists()
+def finished(run_dir, parameters=PARAMETERS, *, checkpoint=True):
+    run_state.begin(run_dir, parameters)
+    kept = run_dir / "checkpoints" / "newest" / "ckpt-1.index"
+    kept.parent.mkdir()
+    kept.write_text("")
+    if not checkpoint:
+        kept.unlink()
+    (run_dir / "model.keras").write_text("precious")
+    run_state.finish(run_dir)
+    assert run_state.parameters_of(run_dir) is None
+
+
+def test_a_finished_model_is_not_replaced_by_a_training_of_other_parameters(tmp_path):
+    finished(tmp_path)
+    with pytest.raises(ValueError, match="holds a finished model of other .*seed: 0 there, 1 now"):
+        run_state.begin(tmp_path, PARAMETERS | {"seed": 1})
+    run_state.begin(tmp_path, PARAMETERS)  # nothing is left to do
+
+
+@pytest.mark.parametrize("file", ["ckpt", "run.json"])
+def test_a_model_without_what_it_came_from_is_not_replaced(tmp_path, file):
+    finished(tmp_path, checkpoint=file == "run.json")
+    if file == "run.json":
+        shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"no checkpoint to go on from; .* delete .*model\.keras"):
+        run_state.begin(tmp_path, PARAMETERS)
+
+
+def test_without_its_model_a_finished_run_makes_room_for_the_next(tmp_path):
+    finished(tmp_path)
+    (tmp_path / "model.keras").unlink()
     run_state.begin(tmp_path, PARAMETERS | {"seed": 1})
-    assert not left.exists()
+    assert not (tmp_path / "checkpoints" / "newest").exists()
     assert run_state.parameters_of(tmp_path)["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "epochs", "possible"),
+    [
+        ({"schedule": "steps", "decay_epochs": [2, 3]}, 6, True),
+        ({"schedule": "steps", "decay_epochs": [2, 3]}, 3, False),  # fewer
+        ({"schedule": "steps", "decay_epochs": [0.5]}, 6, False),  # a share, so it comes later
+        ({"schedule": "steps", "decay_epochs": [0.5]}, 5, True),  # in the second, too
+        ({"schedule": "cosine", "decay_epochs": []}, 6, False),
+        ({"schedule": "linear", "decay_epochs": []}, 6, False),
+    ],
+)
+def test_more_epochs_extend_a_run_whose_rates_stay_as_they_were(tmp_path, values, epochs, possible):
+    p = params.load("demo", {"epochs": 4, "warmup_epochs": 0, **values})
+    finished(tmp_path, p.training)
+    run = run_state.begin(tmp_path, p.training)
+    longer = p.training | {"epochs": epochs}
+    if possible:
+        assert run_state.begin(tmp_path, longer) == run
+    else:
+        with pytest.raises(ValueError, match=f"epochs: 4 there, {epochs} now"):
+            run_state.begin(tmp_path, longer)
+
+
+def test_a_run_keeps_its_identity_and_another_has_another(tmp_path):
+    ours = run_state.begin(tmp_path / "a", PARAMETERS)
+    run_state.record(tmp_path / "a", PARAMETERS | {"epochs": 9})
+    assert run_state.begin(tmp_path / "a", PARAMETERS | {"epochs": 9}) == ours
+    assert run_state.begin(tmp_path / "b", PARAMETERS | {"epochs": 9}) != ours
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"finished": 1}', "[" * 9999, "\x00"])
+def test_a_record_that_cannot_be_read_is_refused_in_a_line(tmp_path, text):
+    run_state.begin(tmp_path, PARAMETERS)
+    (tmp_path / run_state.FILE).write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json cannot be read .* to start anew$") as caught:
+        run_state.begin(tmp_path, PARAMETERS)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_saved_without_a_training_marks_nothing(tmp_path):

@@ -1,6 +1,5 @@
 """Verification: of our shards against their manifest, of others' shards for what they are."""
 
-import json
 import struct
 
 import numpy as np
@@ -11,6 +10,7 @@ from scipy import stats
 from test_writer import write
 
 from kit.data import manifest
+from kit.files import SEAL, seal, write_json
 from kit.prep.examples import encode_example
 from kit.prep.verify import MIXED_DEVIATIONS, deviations, verify
 
@@ -84,24 +84,81 @@ def test_false_length_is_named_before_anything_is_read_by_it(tmp_path):
         verify(data_dir, processes=1)
 
 
-def test_whole_shard_of_another_run_is_noticed(tmp_path):
-    data_dir = make_shards(tmp_path)
+def edited(data_dir, edit, sealed=True):
+    """Edit the manifest as its own writer would have written it, or with the old seal."""
     shards = manifest.read_manifest(data_dir)
-    entry = shards["splits"]["train"]["shards"][0]
-    entry["sha256"] = "0" * 64
-    (data_dir / "manifest.json").write_text(json.dumps(shards))
-    with pytest.raises(ValueError, match="train-00000-of-00002: has changed since"):
-        verify(data_dir, processes=1)
+    edit(shards)
+    write_json(data_dir / "manifest.json", seal(shards) if sealed else shards)
+    return data_dir
 
 
-def test_classes_are_counted_anew(tmp_path):
-    data_dir = make_shards(tmp_path)
-    shards = manifest.read_manifest(data_dir)
-    histogram = shards["splits"]["train"]["shards"][0]["classes"]
+def first_shard(shards):
+    return shards["splits"]["train"]["shards"][0]
+
+
+def move_one(shards):
+    histogram = first_shard(shards)["classes"]
     histogram[0], histogram[1] = histogram[0] + 1, histogram[1] - 1
-    (data_dir / "manifest.json").write_text(json.dumps(shards))
-    with pytest.raises(ValueError, match="train-00000-of-00002: holds .* not the classes"):
+
+
+def swap_splits(shards):
+    splits = shards["splits"]
+    splits["train"], splits["validation"] = splits["validation"], splits["train"]
+
+
+def rename(shards):
+    shards["classes"][1]["name"] = "renamed"
+
+
+# what each says who knows only the manifest, or reads the records
+EDITS = {
+    "another sum": (
+        lambda shards: first_shard(shards).update(sha256="0" * 64),
+        "00000-of-00002: has changed since",
+    ),
+    "counts of classes": (move_one, "holds .* not the classes"),
+    "reversed classes": (lambda shards: shards["classes"].reverse(), "does not have the classes"),
+    "renamed class": (rename, "does not have the classes"),
+    "swapped splits": (swap_splits, "train: a shard named 'validation-00000-of-00001'"),
+    "images": (lambda shards: shards["splits"]["train"].update(images=13), "13 images are not"),
+    "records": (lambda shards: first_shard(shards).update(records=7), "counts of classes are not"),
+    "twice": (
+        lambda shards: shards["splits"]["train"]["shards"].append(first_shard(shards)),
+        "train-00000-of-00002 is listed twice",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_an_edit_of_the_manifest_is_noticed_even_if_it_is_sealed_anew(kind, tmp_path):
+    edit, line = EDITS[kind]
+    with pytest.raises(ValueError, match=line) as caught:
+        verify(edited(make_shards(tmp_path), edit), processes=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["reversed classes", "renamed class", "another sum"])
+def test_an_edit_is_noticed_by_whoever_reads_the_manifest(kind, tmp_path):
+    data_dir = edited(make_shards(tmp_path), EDITS[kind][0], sealed=False)
+    with pytest.raises(ValueError, match="it was edited since it was written"):
+        manifest.shard_paths(data_dir, "train")
+
+
+@pytest.mark.parametrize("kind", ["reversed classes", "renamed class"])
+def test_the_records_know_their_classes(kind, tmp_path):
+    data_dir = edited(make_shards(tmp_path), EDITS[kind][0])
+    table = manifest.classes_table(manifest.read_manifest(data_dir))
+    (data_dir / manifest.CLASSES).write_text(table)
+    with pytest.raises(ValueError, match="calls label [123] class"):
         verify(data_dir, processes=1)
+
+
+def test_a_manifest_of_the_first_version_has_no_seal(tmp_path):
+    data_dir = make_shards(tmp_path)
+    read = manifest.read_manifest(data_dir)
+    del read[SEAL]
+    write_json(data_dir / "manifest.json", read)
+    assert verify(data_dir, processes=1)["splits"]["train"]["images"] == 12
 
 
 def test_same_image_under_two_names_is_found(tmp_path):

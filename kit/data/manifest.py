@@ -3,7 +3,6 @@
 The manifest is written last, by rename: a folder without one holds no finished set.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -13,12 +12,23 @@ from typing import NamedTuple
 
 from kit.data import storage
 from kit.data.paths import printable
+from kit.files import check_form, check_seal, json_object
 
 MANIFEST = "manifest.json"
 CLASSES = "classes.tsv"
 SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}")
 CHANGES = ("reencoded", "quarantined")  # lists of images, each with its reason
 REASONS = 12  # that are told apart of each kind
+SHARD = {"name": str, "records": int, "bytes": int, "sha256": str, "classes": [int]}
+FORM = {
+    "fingerprint": str,
+    "parameters": dict,
+    "label_offset": int,
+    "classes": [{"wnid": str, "name": str}],
+    "splits": dict,
+    **{kind: [{"reason": str}] for kind in (*CHANGES, "skipped")},
+}
+SPLIT = {"images": int, "shards": [SHARD]}
 REMEDY = "run notebook 01 (python -m kit run --recipe NAME --only 01)"
 
 
@@ -34,14 +44,14 @@ def read_manifest(data_dir) -> dict:
         raise FileNotFoundError(
             f"data_dir {folder} holds no finished shards ({MANIFEST} is missing): {REMEDY}"
         )
+    path, remedy = f"{folder}/{MANIFEST}", f"name another data_dir, or delete it and {REMEDY}"
     try:
-        manifest = rename_old_keys(json.loads(folder.read(MANIFEST)))
-        _check_form(manifest)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{folder}/{MANIFEST} is no manifest of shards ({printable(str(error))}): name another "
-            f"data_dir, or delete it and {REMEDY}"
-        ) from None
+        manifest = rename_old_keys(json_object(folder.read(MANIFEST)))
+        check_form(manifest, FORM)
+        _check(manifest)
+    except ValueError as error:
+        why = printable(str(error))
+        raise ValueError(f"{path} is no manifest of shards ({why}): {remedy}") from None
     return manifest
 
 
@@ -122,20 +132,35 @@ def rename_old_keys(found: dict) -> dict:
     return {"reencoded" if key == "mended" else key: value for key, value in found.items()}
 
 
-def _check_form(manifest: dict) -> None:
-    """Raise one of several errors unless the manifest has what the kit reads of it."""
-    manifest["fingerprint"], manifest["parameters"].items()
-    for name in manifest["classes"]:
-        ClassName(**name)
-    for kind in CHANGES:
-        [image["reason"] for image in manifest[kind]]
+def classes_table(manifest) -> str:
+    """Give what classes.tsv holds: a line for each label as on disk, wnid and class name."""
+    labels = enumerate(manifest["classes"], start=manifest["label_offset"])
+    rows = [f"{label}\t{name['wnid']}\t{name['name']}\n" for label, name in labels]
+    return "".join(["label\twnid\tname\n", *rows])
+
+
+def _check(manifest: dict) -> None:
+    """Raise ValueError unless the manifest is as it was written, and its counts agree."""
     for split, part in manifest["splits"].items():
-        if not isinstance(part["images"], int):
-            raise ValueError(f"{split}: {part['images']!r} images")
+        check_form(part, SPLIT, f"splits: {split}")
+    shards = [shard for part in manifest["splits"].values() for shard in part["shards"]]
+    names = Counter(shard["name"] for shard in shards)
+    if twice := [name for name in names if names[name] > 1]:
+        raise ValueError(f"{twice[0]} is listed twice")
+    for split, part in manifest["splits"].items():
         for shard in part["shards"]:
-            numbers = [shard["bytes"], shard["records"], *shard["classes"]]
-            # A name is opened as a file of data_dir: no other folder must be reached by it.
-            if not SHARD_NAME.fullmatch(shard["name"]) or not isinstance(shard["sha256"], str):
-                raise ValueError(f"{split}: a shard named {shard['name']!r}")
-            if not all(isinstance(number, int) and number >= 0 for number in numbers):
-                raise ValueError(f"{shard['name']}: a number that is no count")
+            _check_shard(shard, split, len(manifest["classes"]))
+        if part["images"] != sum(shard["records"] for shard in part["shards"]):
+            raise ValueError(f"{split}: {part['images']} images are not those of its shards")
+    check_seal(manifest)
+
+
+def _check_shard(shard: dict, split: str, classes: int) -> None:
+    # A name is opened as a file of data_dir: no other folder must be reached by it.
+    match = SHARD_NAME.fullmatch(shard["name"])
+    if not match or match[1] != split:
+        raise ValueError(f"{split}: a shard named {shard['name']!r}")
+    if min(shard["bytes"], shard["records"], *shard["classes"]) < 0:
+        raise ValueError(f"{shard['name']}: a number that is no count")
+    if len(shard["classes"]) != classes or sum(shard["classes"]) != shard["records"]:
+        raise ValueError(f"{shard['name']}: its counts of classes are not those of its records")

@@ -19,7 +19,7 @@ import tensorflow as tf
 from kit.data.manifest import read_manifest
 from kit.evaluation.comparison import compare
 from kit.evaluation.compatibility import check_data
-from kit.files import replacing, replacing_folder, write_json
+from kit.files import replacing, replacing_folder, seal, write_json
 from kit.inference import formats
 from kit.inference.classifier import load_model
 from kit.inference.formats import FORMATS
@@ -77,7 +77,7 @@ def _export(run_dir, name, network, metadata, pixels, expected, calibration, val
     if name == "litert_int8" and validation is not None:
         exported = formats.open_export(path, described)
         checks["cost"] = cost(exported, partial(_probabilities, network), validation)
-    write_json(formats.metadata_path(path), described | {"checks": checks})
+    write_json(formats.metadata_path(path), seal(described | {"checks": checks}))
     return {"form": name, "path": str(path), "bytes": _size(path), **checks}
 
 

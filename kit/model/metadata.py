@@ -1,9 +1,8 @@
 """Read model.json and the metadata of exports: classes, sizes, hashes."""
 
-import json
-from pathlib import Path
+from kit.files import check_form, check_seal, read_json
 
-SIZES = {"classes": list, "image_size": int, "resize_side": int}
+SIZES = {"classes": [{"wnid": str, "name": str}], "image_size": int, "resize_side": int}
 RENAMED = {  # keys and parameters of models that older kits have trained
     "version": "resnet_version",
     "test_size": "evaluation_size",
@@ -18,17 +17,21 @@ RENAMED = {  # keys and parameters of models that older kits have trained
 
 
 def read_metadata(path, needed=SIZES, remedy="train again") -> dict:
-    """Read a file of metadata that holds `needed`, {key: type}.
+    """Read a file of metadata that holds `needed`, {key: form} as in files.check_form.
 
-    Raises ValueError, with the remedy, when it cannot be read, lacks one of them, or has a centre
-    crop that does not fit into the resized image.
+    Raises ValueError, with the remedy, when it cannot be read or was edited, lacks one of them, or
+    has a centre crop that does not fit into the resized image.
     """
+    metadata = read_json(path, remedy=remedy)
+    renamed = _renamed(metadata)
+    if missing := [key for key in needed if key not in renamed]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: {remedy}")
     try:
-        metadata = _renamed(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): {remedy}") from error
-    if wrong := [key for key, kind in needed.items() if not isinstance(metadata.get(key), kind)]:
-        raise ValueError(f"{path} lacks {', '.join(wrong)}: {remedy}")
+        check_seal(metadata)
+        check_form(renamed, needed)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; copy it again, or {remedy}") from None
+    metadata = renamed
     image_size, resize_side = metadata.get("image_size", 0), metadata.get("resize_side", 0)
     if "resize_side" in needed and resize_side < image_size:
         raise ValueError(
@@ -40,6 +43,6 @@ def read_metadata(path, needed=SIZES, remedy="train again") -> dict:
 def _renamed(values):
     """Give the metadata with today's keys; `parameters` and `data` hold others."""
     return {
-        RENAMED.get(key, key): _renamed(value) if key in ("parameters", "data") else value
+        RENAMED.get(key, key): _renamed(value) if isinstance(value, dict) else value
         for key, value in values.items()
     }

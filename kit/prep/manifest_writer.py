@@ -14,13 +14,15 @@ from kit.data.manifest import (
     CHANGES,
     CLASSES,
     MANIFEST,
+    SHARD,
     SHARD_NAME,
+    classes_table,
     read_manifest,
     rename_old_keys,
 )
 from kit.data.paths import printable
 from kit.data.records import LABEL_OFFSET
-from kit.files import json_bytes
+from kit.files import check_form, json_bytes, json_object, seal
 from kit.prep import table
 from kit.prep.index import Index
 from kit.prep.reading import state_of
@@ -28,6 +30,8 @@ from kit.prep.sections import Preparation
 
 UNFINISHED = "unfinished"  # a folder, from before the first shard until after the manifest
 STARTED = f"{UNFINISHED}/set.json"  # which set it is
+SET = {"fingerprint": str, "parameters": dict, "source": str}
+ENTRY = SHARD | {"split": str, "boxes": int, **{kind: [{"file": str}] for kind in CHANGES}}
 LEFTOVER = re.compile(  # temporary names of write_shard and storage.Remote; of kit.files
     rf"\.?({SHARD_NAME.pattern}|classes\.tsv|manifest\.json)\.[0-9a-f]+\.tmp"
     r"|\.(classes\.[0-9a-f]+\.tsv|manifest\.[0-9a-f]+\.json)"
@@ -82,7 +86,7 @@ def begin(folder, head: dict) -> dict[str, dict]:
         found = read_manifest(folder)
         entries = _entries(found)
     elif folder.size(STARTED) is not None:
-        found = json.loads(folder.read(STARTED))
+        found = _read_started(folder)
         entries = recorded(folder)
     elif any(SHARD_NAME.fullmatch(name) for name in names):
         raise ValueError(
@@ -112,7 +116,19 @@ def has_same_times(folder, head: dict) -> bool:
 def set_times(folder, head: dict) -> None:
     """Record other times of the files, which hold the same."""
     name, found = _read(folder)
-    folder.write(name, json_bytes(found | {"source_times": head["source_times"]}))
+    folder.write(name, json_bytes(seal(found | {"source_times": head["source_times"]})))
+
+
+def _read_started(folder) -> dict:
+    try:
+        found = json_object(folder.read(STARTED))
+        check_form(found, SET)
+    except ValueError as error:
+        raise ValueError(
+            f"{folder}/{STARTED} cannot be read ({error}): delete {folder}, or name another "
+            "data_dir"
+        ) from None
+    return found
 
 
 def record(folder, entry: dict) -> None:
@@ -121,13 +137,26 @@ def record(folder, entry: dict) -> None:
 
 
 def recorded(folder, wanted=None) -> list[dict]:
-    """Give the entries of the shards recorded as finished: all, or those `wanted`."""
+    """Give the entries of the shards recorded as finished: all, or those `wanted`.
+
+    A shard whose record was cut off, as by a power cut, counts as not finished.
+    """
     names = [name.removesuffix(".json") for name in folder.names(UNFINISHED)]
     return [
-        rename_old_keys(json.loads(folder.read(f"{UNFINISHED}/{name}.json")))
+        entry
         for name in names
         if SHARD_NAME.fullmatch(name) and (wanted is None or name in wanted)
+        if (entry := _entry(folder, name))
     ]
+
+
+def _entry(folder, name: str) -> dict:
+    try:
+        found = rename_old_keys(json_object(folder.read(f"{UNFINISHED}/{name}.json")))
+        check_form(found, ENTRY)
+    except ValueError:
+        return {}
+    return found
 
 
 def finish(folder, head: dict, entries: list[dict], found: int) -> dict:
@@ -135,11 +164,8 @@ def finish(folder, head: dict, entries: list[dict], found: int) -> dict:
 
     Raises RuntimeError unless written and quarantined images are together those found.
     """
-    manifest = head | _summarize(entries, found)
-    lines = ["label\twnid\tname"]
-    for label, name in enumerate(manifest["classes"], start=manifest["label_offset"]):
-        lines.append(f"{label}\t{name['wnid']}\t{name['name']}")
-    folder.write(CLASSES, ("\n".join(lines) + "\n").encode())
+    manifest = seal(head | _summarize(entries, found))
+    folder.write(CLASSES, classes_table(manifest).encode())
     folder.write(MANIFEST, json_bytes(manifest))
     remove_records(folder)
     return manifest
@@ -156,7 +182,7 @@ def _read(folder) -> tuple[str, dict]:
     """Give the file that describes the set here, finished or not, and what it says."""
     if folder.size(MANIFEST) is not None:
         return MANIFEST, read_manifest(folder)
-    return STARTED, json.loads(folder.read(STARTED))
+    return STARTED, _read_started(folder)
 
 
 def _check_same(folder, found: dict, head: dict) -> None:

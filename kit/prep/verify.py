@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kit.data import storage
-from kit.data.manifest import MANIFEST, REMEDY, read_manifest, shard_paths
+from kit.data.manifest import CLASSES, MANIFEST, REMEDY, classes_table, read_manifest, shard_paths
 from kit.data.paths import printable
 from kit.files import hash_file
 from kit.machine import cores
@@ -18,6 +18,7 @@ from kit.prep.workers import run_tasks
 
 ANY_SHARD = re.compile(r"([A-Za-z]+)-(\d{5})-of-(\d{5})")
 NEEDED = ("image/encoded", "image/class/label")  # of each record, to train on it
+NAMES = ("image/class/synset", "image/class/text")
 BYTES_PER_WORKER = 5000 * 110_000  # a worker takes about as long to start as to read them
 
 # A shard is unmixed when its chi-square is this many standard deviations above its mean: once in a
@@ -60,15 +61,19 @@ def verify(data_dir, *, processes, progress=lambda tasks, total: tasks) -> dict:
 
 
 def read_shard(name: str, *, folder) -> dict:
-    """Read one shard: records, sha256, labels on disk in order, a digest of each image, damage."""
+    """Read one shard: sha256, labels on disk in order, classes, digests of images, damage.
+
+    Classes are triples of a label on disk, wnid and class name.
+    """
     path = folder.path(name)
-    labels, digests, damage = [], [], _check_frames(path)
+    labels, digests, classes, damage = [], [], set(), _check_frames(path)
     try:
         for record in tf.data.TFRecordDataset(path) if not damage else ():
             feature = tf.train.Example.FromString(record.numpy()).features.feature
             if absent := [key for key in NEEDED if key not in feature]:
                 raise ValueError(f"{' and '.join(absent)} missing")
             labels.append(feature["image/class/label"].int64_list.value[0])
+            classes.add((labels[-1], *(_text(feature, key) for key in NAMES)))
             encoded = feature["image/encoded"].bytes_list.value[0]
             digests.append(hashlib.sha256(encoded).digest()[:16])
     except tf.errors.DataLossError:
@@ -78,10 +83,15 @@ def read_shard(name: str, *, folder) -> dict:
     return {
         "name": name,
         "labels": np.asarray(labels, np.int64),
+        "names": classes,
         "digests": np.asarray(digests, "V16"),
         "sha256": hash_file(path),
         "damage": damage,
     }
+
+
+def _text(feature, key: str) -> str | None:
+    return feature[key].bytes_list.value[0].decode() if key in feature else None
 
 
 def deviations(histogram, totals) -> float:
@@ -105,8 +115,15 @@ def _read_expected(folder) -> dict[str, dict]:
     read = read_manifest(folder)
     for split in read["splits"]:
         shard_paths(folder, split)  # all there, all of the manifest's size
+    table = classes_table(read)
+    if folder.size(CLASSES) is not None and folder.read(CLASSES) != table.encode():
+        raise ValueError(f"{folder}/{CLASSES} does not have the classes of {MANIFEST}: {REMEDY}")
+    names = {
+        (label, printable(name["wnid"]), printable(name["name"]))
+        for label, name in enumerate(read["classes"], start=read["label_offset"])
+    }
     return {
-        shard["name"]: shard | {"offset": read["label_offset"]}
+        shard["name"]: shard | {"offset": read["label_offset"], "names": names}
         for part in read["splits"].values()
         for shard in part["shards"]
     }
@@ -155,6 +172,9 @@ def _differs(shard: dict, entry: dict | None) -> str:
         return ""
     if shard["sha256"] != entry["sha256"]:
         return "has changed since it was written (another SHA-256)"
+    if others := shard["names"] - entry["names"]:
+        label, *names = min(others, key=str)
+        return f"calls label {label} {' '.join(map(str, names))}, and its manifest does not"
     labels = shard["labels"] - entry["offset"]
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(entry["classes"]):
         return f"has labels from {labels.min()} to {labels.max()}, not of its classes"

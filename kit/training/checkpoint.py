@@ -16,6 +16,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from kit.files import plain_path
 from kit.training.strategy import broadcast, several_hosts
 
 SAVE_ERRORS = (OSError, tf.errors.OpError)
@@ -31,9 +32,13 @@ class Checkpoints:
     wait for the disk. TensorFlow's own asynchronous checkpoint fails in its second save of Keras
     3.15's variables, because keras/src/backend/tensorflow/core.py makes a variable in a
     tf.function. TensorFlow writes to a temporary name, renames, and checks a checksum per tensor.
+    Its CheckpointManager takes the folder's name for a pattern.
+
+    run: what identifies the training (run_state.begin), which each checkpoint holds; a checkpoint
+    of another one is refused.
     """
 
-    def __init__(self, model, *, folder, keep):
+    def __init__(self, model, *, folder, keep, run=None):
         self.strategy = model.distribute_strategy
         self.average = getattr(model, "average", None)
         paths = [variable.path for variable in model.weights]
@@ -50,8 +55,11 @@ class Checkpoints:
             others=self.copies[len(weights) :],
             progress=self.progress,
         )
-        self.newest = checkpoint_manager(self.checkpoint, Path(folder) / "newest", keep)
-        self.best = checkpoint_manager(self.checkpoint, Path(folder) / "best", 1)
+        self.checkpoint.save_counter.assign(0)  # TensorFlow's own; restored with the others
+        self.newest, self.best = Path(folder) / "newest", Path(folder) / "best"
+        self.keep, self.run = keep, run
+        for kind in (self.newest, self.best):
+            clean(kind)
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.writing = None
 
@@ -69,10 +77,28 @@ class Checkpoints:
         with trained:
             for copy, variable in zip(self.copies, self.variables, strict=True):
                 copy.assign(variable.value)
-        self.progress.assign(json.dumps(progress))
+        self.progress.assign(json.dumps(progress | {"run": self.run}))
         # the best first: after a kill between the two, the epoch is trained and saved again
-        managers = [self.best, self.newest] if best else [self.newest]
-        self.writing = self.thread.submit(write, managers)
+        folders = ([(self.best, 1)] if best else []) + [(self.newest, self.keep)]
+        self.writing = self.thread.submit(self.write, folders)
+
+    def write(self, folders):
+        """Write a checkpoint into each folder, and keep so many; remove what fails, for its space.
+
+        `folders`: pairs of folder and number.
+        """
+        for folder, keep in folders:
+            before = checkpoints_in(folder)
+            path = folder / f"ckpt-{number_of(before[-1]) + 1 if before else 1}"
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.checkpoint.write(str(path))
+            except SAVE_ERRORS:
+                clean(folder)
+                raise
+            for old in before[: len(before) + 1 - keep]:
+                for file in sorted(folder.glob(f"{old.name}.*"), reverse=True):  # the index first
+                    file.unlink()
 
     def wait(self):
         """Wait for the write in the background, and raise its error."""
@@ -98,10 +124,12 @@ class Checkpoints:
         return progress
 
     def read(self):
-        paths = self.newest.checkpoints[::-1]
+        paths = checkpoints_in(self.newest)[::-1]
         for path in paths:
             try:
-                self.checkpoint.restore(path).assert_consumed()
+                with plain_path(path) as readable:
+                    self.checkpoint.read(readable).assert_consumed()
+                progress = json.loads(self.progress.numpy())
             except (AssertionError, ValueError):
                 raise ValueError(
                     f"{path} is of another network; take another run_dir, or delete that folder"
@@ -110,9 +138,14 @@ class Checkpoints:
                 why = reason(error)
                 log.warning("checkpoint %s is damaged (%s): the one before is used", path, why)
                 continue
+            if progress.pop("run", self.run) != self.run:
+                raise ValueError(
+                    f"{path} is a checkpoint of another training than that of {self.newest.parent};"
+                    " delete it, or take another run_dir"
+                )
             for variable, copy in zip(self.variables, self.copies, strict=True):
                 variable.assign(copy)
-            return json.loads(self.progress.numpy())
+            return progress
         if paths:
             raise ValueError(f"{paths[0]} and those before are damaged; delete them to start anew")
         return None
@@ -124,11 +157,11 @@ def load_best(model, *, run_dir):
     Raises FileNotFoundError when `run_dir` holds none.
     """
     folder = Path(run_dir) / "checkpoints" / "best"
-    path = tf.train.latest_checkpoint(str(folder))
-    if path is None:
+    if not (paths := checkpoints_in(folder)):
         raise FileNotFoundError(f"{folder}: no checkpoint; one is there after the first epoch")
     copies = {variable.path: tf.Variable(variable.value) for variable in model.weights}
-    status = tf.train.Checkpoint(model=copies).restore(path)
+    with plain_path(paths[-1]) as path:
+        status = tf.train.Checkpoint(model=copies).read(path)
     status.assert_existing_objects_matched().expect_partial()  # the optimizer's state is not wanted
     for variable in model.weights:
         variable.assign(copies[variable.path])
@@ -161,39 +194,25 @@ def broadcast_variables(strategy, variables):
             variable.assign(tf.reshape(part, variable.shape))
 
 
-def checkpoint_manager(checkpoint, folder, keep):
-    """Return a tf.train.CheckpointManager, after removing what a killed save left in `folder`.
+def checkpoints_in(folder):
+    """List the whole checkpoints, by number: an index is the last of the files to be written."""
+    found = (path.with_suffix("") for path in folder.glob("ckpt-*.index"))
+    return sorted((path for path in found if path.name[5:].isdigit()), key=number_of)
 
-    TensorFlow's own list of checkpoints may lack the newest, or be damaged, so the list follows
-    the index files: a checkpoint's index is the last of its files to be written.
-    """
-    whole = sorted(folder.glob("ckpt-*.index"), key=lambda path: int(path.stem[5:]))
+
+def number_of(path):
+    return int(path.name[5:])
+
+
+def clean(folder):
+    """Remove what a killed save left in `folder`, and TensorFlow's list of its checkpoints."""
+    whole = {path.name for path in checkpoints_in(folder)}
     for path in folder.glob("*"):
-        if path.name.split(".")[0] not in {index.stem for index in whole} | {"checkpoint"}:
+        stem = path.name.split(".")[0]
+        if stem not in whole:
             remove(path)
-    paths = [str(path.with_suffix("")) for path in whole]
-    manager = tf.train.CheckpointManager(checkpoint, folder, keep)
-    if manager.checkpoints == paths:
-        return manager
-    newest = manager.latest_checkpoint
-    if newest and newest not in paths:
-        log.warning("checkpoint %s is damaged (no index): the one before is used", newest)
-    remove(folder / "checkpoint")
-    if paths:
-        times = [path.stat().st_mtime for path in whole]
-        tf.compat.v1.train.update_checkpoint_state(str(folder), paths[-1], paths, None, times)
-    return tf.train.CheckpointManager(checkpoint, folder, keep)
-
-
-def write(managers):
-    """Write a checkpoint with each manager; remove an incomplete one, to free its space."""
-    for manager in managers:
-        try:
-            manager.save()
-        except SAVE_ERRORS:
-            for path in Path(manager.directory).glob("*_temp*"):
-                remove(path)
-            raise
+            if ".data-" in path.name:
+                log.warning("checkpoint %s is damaged (no index): it is removed", folder / stem)
 
 
 def reason(error):

@@ -1,6 +1,7 @@
 """Training: Keras' fit, which can be interrupted and resumed at any step, and the saved model."""
 
 import contextlib
+import logging
 from pathlib import Path
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 from kit import __version__, signals
 from kit.data.images import form_of
 from kit.data.manifest import summary as manifest_summary
-from kit.files import hash_file, replacing, write_json
+from kit.files import hash_file, replacing, seal, write_json
 from kit.pipeline.undecodable import naming_undecodable
 from kit.training import run_state, strategy
 from kit.training.backup import Backup
@@ -17,6 +18,8 @@ from kit.training.callbacks import Measurements
 from kit.training.checkpoint import Checkpoints
 from kit.training.step import without_training_step
 from kit.training.validation import padded, read_ahead
+
+log = logging.getLogger(__name__)
 
 
 def set_seed(seed, *, deterministic):
@@ -41,8 +44,8 @@ def fit(
 ):
     """Train as Keras' fit does; write history.csv, a row per epoch, and checkpoints/ in run_dir.
 
-    An unfinished run in `run_dir` is resumed after the step of its newest checkpoint; a run whose
-    model is saved starts anew.
+    A run in `run_dir` is resumed after the step of its newest checkpoint: an unfinished one, and a
+    finished one whose `epochs` are more than they were (run_state.check).
 
     - training: a TrainingData, with endless `batches(start_step, image_size)`, `names(step)` of a
       step's images, `fingerprint` and the global `batch_size`.
@@ -55,18 +58,18 @@ def fit(
 
     Returns Keras' History, whose `history` maps loss, cross_entropy, l2_loss, top1, top5, val_* of
     each, learning_rate, gradient_norm, images_per_second and input_wait to one value per epoch of
-    all sessions. Raises ValueError when `run_dir` holds an unfinished run of other parameters,
-    RuntimeError when the loss is not finite, OSError when nothing can be saved
-    or another process trains in `run_dir`; after all is saved,
-    Preempted for a SIGTERM and KeyboardInterrupt for a SIGINT.
+    all sessions. Raises ValueError when `run_dir` holds a run of other parameters, RuntimeError
+    when the loss is not finite, OSError when nothing can be saved or another process trains in
+    `run_dir`; after all is saved, Preempted for a SIGTERM and KeyboardInterrupt for a SIGINT.
     """
     devices = model.distribute_strategy
     parameters = parameters | {"replicas": devices.num_replicas_in_sync}
     parameters |= {"shards": training.fingerprint}
     with run_state.alone(run_dir), signals.handled_by(signals.Interruption()) as interruption:
-        run_state.begin(run_dir, parameters)
+        run = run_state.begin(run_dir, parameters)
+        folder, keep = Path(run_dir) / "checkpoints", saving.keep_checkpoints
         backup = Backup(
-            Checkpoints(model, folder=Path(run_dir) / "checkpoints", keep=saving.keep_checkpoints),
+            Checkpoints(model, folder=folder, keep=keep, run=run),
             interruption,
             saving,
             run_dir=run_dir,
@@ -79,6 +82,8 @@ def fit(
             calls = fit_calls(
                 step, epochs=epochs, steps_per_epoch=steps_per_epoch, training_sizes=training_sizes
             )
+            if not calls and not backup.logs:
+                log.warning("%s: this training is finished; its model is as it was", run_dir)
             with naming_undecodable(training.data_dir):
                 _train(model, training, validation, step, calls, callbacks, backup)
     return backup.as_history()
@@ -155,13 +160,13 @@ def save_model(model, *, run_dir, manifest, parameters):
     """Write model.keras, and model.json with its classes, preprocessing, data and parameters.
 
     `manifest` is that of the training's shards, `parameters` a dict of what decides a training.
-    This finishes the training: the next one in `run_dir` starts anew.
+    This finishes the training in `run_dir`.
     """
     run_dir = Path(run_dir)
     with replacing(run_dir / "model.keras") as path, model.holding(average=True):
         without_training_step(model).save(path)
         metadata = model_metadata(manifest, parameters) | {"sha256": hash_file(path)}
-    write_json(run_dir / "model.json", metadata)
+    write_json(run_dir / "model.json", seal(metadata))
     run_state.finish(run_dir)
 
 
