@@ -44,7 +44,7 @@ def test_keras_lets_moving_statistics_drift_apart(two_replicas):
     one, two = copies(two_replicas, model.layers[1].moving_mean)
     assert np.abs(one - two).max() > 1e-3, (
         "Keras now averages the moving statistics over the replicas: TrainingModel need not "
-        "(_average_moving_statistics, kit/training/step.py)"
+        "(_over_replicas, kit/training/step.py)"
     )
 
 
@@ -96,7 +96,7 @@ def test_what_the_kit_refuses_still_fails_on_replicas(two_replicas, optimizer, s
 def test_xla_is_off_under_a_strategy(two_replicas):
     assert not small(two_replicas).jit_compile, (
         "Keras now compiles under a strategy itself (keras#19005): the step's own compilation may "
-        "go (_compiled, kit/training/step.py)"
+        "go (_part, kit/training/step.py)"
     )
 
 
@@ -130,7 +130,7 @@ def test_logs_are_averaged_over_the_first_axis_on_several_hosts():
     source = inspect.getsource(inspect.getmodule(keras.Model.fit).reduce_per_replica)
     assert 'strategy.reduce("MEAN", v, axis=0)' in source, (
         "Keras reduces the logs of several hosts differently (keras#20585): "
-        "reconsider _for_all_hosts in kit/training/step.py"
+        "reconsider the log of test_step in kit/training/step.py"
     )
 
 

@@ -46,6 +46,7 @@ def test_the_command_finds_this_machine_fit(data_dir, tmp_path):
         "12 train, 6 validation images",
         "an all-reduce of ones over CPU:0, CPU:1 gives 2 on each",
         "two training steps on CPU:0, CPU:1 equal one device's",
+        "two training steps through XLA on CPU:0, CPU:1 equal those without",
     ):
         assert words in asked.stdout
     assert asked.returncode == 0
@@ -76,6 +77,16 @@ def test_an_absent_package_is_a_line_and_the_other_checks_go_on(tmp_path, monkey
             break
     (found,) = (line.text for line in lines if "make setup" in line.text)
     assert "cannot be checked" in found and package.split(".")[0] in found
+
+
+def test_a_broken_package_is_a_line_and_no_traceback(tmp_path, monkeypatch):
+    def broken():
+        raise AttributeError("module 'jupyter_core' has no attribute 'application'")
+
+    monkeypatch.setattr(exposure, "jupyter", broken)
+    monkeypatch.setattr(checks, "asked_apart", lambda data_dir: [])
+    (found,) = (line for line in checks.examine(tmp_path, tmp_path) if "jupyter_core" in line.text)
+    assert found.state == "warning" and found.text.startswith("jupyter cannot be checked")
 
 
 def test_a_python_without_the_kits_packages_is_told_how_to_get_them():

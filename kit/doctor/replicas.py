@@ -56,13 +56,24 @@ def difference(replicas):
     As a share of the largest weight. A single GPU is compared with the CPU.
     """
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    one, all_of_them = _trained(None, replicas), _trained(replicas, replicas)
+    return _apart(_trained(None, replicas), _trained(replicas, replicas))
+
+
+def xla_difference(replicas):
+    """Train two steps through XLA and without; give how far the weights are apart, as above."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    without, with_xla = (
+        _trained(replicas, replicas, batch_norm="per_replica", xla=xla) for xla in (False, True)
+    )
+    return _apart(without, with_xla)
+
+
+def _apart(one, other):
     largest = max(float(np.abs(weights).max()) for weights in one)
-    apart = (np.abs(a - b).max() for a, b in zip(one, all_of_them, strict=True))
-    return float(max(apart)) / largest
+    return float(max(np.abs(a - b).max() for a, b in zip(one, other, strict=True))) / largest
 
 
-def _trained(replicas, images_for):
+def _trained(replicas, images_for, **changes):
     keras.utils.set_random_seed(0)
     if replicas:
         strategy, device = make_strategy(replicas=replicas), contextlib.nullcontext()
@@ -75,15 +86,15 @@ def _trained(replicas, images_for):
     labels = generator.integers(0, CLASSES, len(images))
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4 * images_for)
     with device:
-        model = _compiled(strategy)
+        model = _compiled(strategy, **changes)
         model.fit(data, verbose=0, shuffle=False)
     return [np.asarray(variable.value) for variable in model.trainable_variables]
 
 
-def _compiled(strategy):
-    p = params.load(overrides=TINY)
+def _compiled(strategy, *, xla=False, **changes):
+    p = params.load(overrides=TINY | changes)
     with strategy.scope():
         model = training_model(resnet50(p.network, classes=CLASSES, decay=p.weight_decay, width=4))
         optimizer = make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate)
-        model.compile(optimizer, loss=ClassificationLoss(p.loss))
+        model.compile(optimizer, loss=ClassificationLoss(p.loss), xla=xla)
     return model
