@@ -45,6 +45,14 @@ def test_without_a_gpu_the_command_says_so_and_ends_well(bare):
     assert asked.returncode == 0, asked.stderr
 
 
+def test_the_kits_fit_needs_tensorflow_alone(bare):
+    """Where more is imported, PART=gpu runs only where it is installed."""
+    code = f"import sys; sys.path[:0] = [{str(BENCHMARKS)!r}, '.']; from ways import kit_fit"
+    root = BENCHMARKS.parents[1]
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert asked.returncode == 0, asked.stderr
+
+
 def test_the_benchmark_reads_params_yaml_without_a_package(gpu):
     from ways import kit_fit
 

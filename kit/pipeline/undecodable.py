@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from kit.data import images, manifest
+from kit.data import manifest
 from kit.data.paths import printable
 from kit.data.records import parse_example
 from kit.machine import cores
@@ -51,6 +51,8 @@ def _undecodable(path: str) -> list[str]:
 
 
 def _decode(example) -> tuple[str, str]:
+    from kit.data import images  # imports Pillow, without which one can train
+
     encoded, file = example["encoded"].numpy(), printable(os.fsdecode(example["filename"].numpy()))
     try:
         images.read_header(encoded)

@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 
 from kit import __version__, signals
-from kit.data.images import form_of
 from kit.data.manifest import summary as manifest_summary
 from kit.files import hash_file, replacing, seal, write_json
 from kit.pipeline.undecodable import naming_undecodable
@@ -172,6 +171,8 @@ def save_model(model, *, run_dir, manifest, parameters):
 
 def model_metadata(manifest, parameters):
     """Return what evaluation must not differ from, and what the network can be built from."""
+    from kit.data.images import form_of  # imports Pillow, without which one can train
+
     same = ("resnet_version", "stage_sizes", "resize_side", "channel_means", "precision")
     sizes = parameters["training_sizes"] or [[0, parameters["image_size"]]]
     return {

@@ -80,7 +80,7 @@ def compiled(
 class SameBatch:
     """One batch over and over, in place of a TrainingData."""
 
-    fingerprint = ""
+    fingerprint = data_dir = ""
 
     def __init__(self, images, labels):
         self.batch_size, self.dataset = len(labels), repeated(images, labels)
