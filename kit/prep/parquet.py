@@ -17,6 +17,7 @@ from kit.prep.splits import SPLITS, split_name
 MAX_LABEL = 2**20  # a name is kept for each number up to the largest; the largest sets have 2**18
 MAX_GROUP_BYTES = 3 * 2**28  # of a row group's images, unpacked; they are held in memory
 MAX_NAMES_BYTES = 2**26  # of the names in a batch of rows
+MAX_NAME = 2**12  # characters; Linux' own limit of a path
 NAME = re.compile(r"(.+)_(n\d{8})(\.\w+)", re.DOTALL)  # n01440764_10026_n01440764.JPEG
 
 
@@ -58,6 +59,8 @@ def read_rows(path: str) -> Iterator[Row]:
             for name, label in zip(names, batch.column("label").to_pylist(), strict=True):
                 if not isinstance(label, int) or not 0 <= label < MAX_LABEL:
                     raise ValueError(f"row {position} has the label {label!r}")
+                if len(name or "") > MAX_NAME:
+                    raise ValueError(f"row {position} has a name of {len(name):,} characters")
                 name = (name or f"{stem}-{position}").rpartition("/")[2]
                 found = NAME.fullmatch(name)
                 wnid = found[2] if found else ""
