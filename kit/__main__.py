@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kit import ROOT, __version__
+from kit.signals import PREEMPTED
 
 
 def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
@@ -32,7 +33,13 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
     except ImportError as error:
         print(f"error: {error}; make setup installs what is needed", file=sys.stderr)
         return 2
-    return found() if callable(found) else found  # what is left to do, or an exit code
+    if not callable(found):
+        return found  # an exit code
+    try:
+        return found()  # what is left to do
+    except OSError as error:  # such as a full disk
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
@@ -193,5 +200,14 @@ def _serve(options, root) -> int:
     return 0
 
 
+def _preempted(number, frame):
+    """End as a run does that SIGTERM stops later: the same command goes on from there."""
+    sys.exit(PREEMPTED)
+
+
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
+    if sys.argv[1:2] == ["run"]:
+        signal.signal(signal.SIGTERM, _preempted)
     sys.exit(main())

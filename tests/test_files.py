@@ -1,11 +1,23 @@
 """Files appear whole: a failed write leaves what was there."""
 
+import errno
 import json
 import math
+import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from kit.files import hash_file, replacing, write_json
+from kit.files import (
+    hash_file,
+    naming_full_disk,
+    plain_path,
+    read_json,
+    replacing,
+    temporary_beside,
+    write_json,
+)
 
 
 def test_json_is_read_back_with_a_line_for_each_key(tmp_path):
@@ -36,3 +48,62 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_hash_is_sha_256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")  # the example of FIPS 180-4
     assert hash_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_a_link_with_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
+    """Even one that somebody could foresee."""
+    (tmp_path / "precious").write_text("old")
+    monkeypatch.setattr("kit.files.uuid4", lambda: SimpleNamespace(hex="known"))
+    (tmp_path / ".a.known.txt").symlink_to(tmp_path / "precious")
+    with pytest.raises(FileExistsError), replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "precious").read_text() == "old"
+
+
+def test_a_name_of_255_bytes_can_be_written(tmp_path):
+    for name in ("a" * 251 + ".csv", "\u6f22" * 83 + ".npz", "." + "b" * 254):
+        with replacing(tmp_path / name) as temporary:
+            temporary.write_text("whole")
+        assert (tmp_path / name).read_text() == "whole"
+
+
+def test_files_are_for_those_whom_the_umask_lets_read(tmp_path):
+    (tmp_path / "plain").touch()
+    assert temporary_beside(tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        RuntimeError("HDF5: can't write (errno = 28, error message = 'No space left on device')"),
+    ],
+)
+def test_a_full_disk_names_the_file_and_the_remedy_once(tmp_path, error):
+    path = tmp_path / "a.keras"
+    refused = pytest.raises(OSError, match="a.keras cannot be written .*: make room, and")
+    with refused as caught, naming_full_disk("outer"), replacing(path):
+        raise error
+    assert "\n" not in str(caught.value) and "outer" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a [1]", "*", "a?", "b\\c", "plain"])
+def test_a_plain_path_leads_to_the_same_file(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "file").write_text("here")
+    with plain_path(folder / "file") as path:
+        assert not set(path) & set("*?[]\\")
+        assert Path(path).read_text() == "here"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "7", "[" * 9999, '{"a": ' + "9" * 5000 + "}", '{"a": true}', "\xff"]
+)
+def test_json_of_another_form_is_refused_in_a_line(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.json cannot be read \(.+\): delete it$") as caught:
+        read_json(tmp_path / "a.json", {"a": int}, remedy="delete it")
+    assert str(caught.value).isprintable()

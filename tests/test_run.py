@@ -627,3 +627,23 @@ def test_images_that_the_last_notebook_cannot_take_stop_the_run_at_its_start(tmp
     assert result.code == 2
     assert result.err.startswith('error: photos: no image in "')
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_sigterm_in_the_first_seconds_exits_with_75_too():
+    command = [sys.executable, "-m", "kit", "run", "--recipe", "demo", "--dry-run"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        handled = 0
+        while not handled & 1 << (signal.SIGTERM - 1) and process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            handled = int(status.partition("SigCgt:")[2].split()[0], 16)
+        process.terminate()
+    assert process.returncode == 75
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"run": 1, "executed": "2"}', "[" * 9999])
+def test_a_record_of_progress_that_was_cut_off_counts_as_none(tmp_path, text):
+    path = tmp_path / notebooks.PROGRESS
+    path.parent.mkdir()
+    path.write_text(text)
+    assert notebooks.executed_before({}, tmp_path) == 0

@@ -25,6 +25,7 @@ from tensorflow.core.protobuf import service_config_pb2
 from kit.data import manifest, storage
 
 ADDRESS = re.compile(r"grpc://([^\s/]+:\d+)")
+PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # that gRPC goes through
 ANSWER_SECONDS = 5
 START_SECONDS = 60  # that a worker waits for its dispatcher, which may be starting beside it
 MAX_HASH = 2**62
@@ -149,10 +150,12 @@ def _ask(address, method):
 
 
 def _why(error):
-    return {
+    text = {
         grpc.StatusCode.UNIMPLEMENTED: "another program does",
         grpc.StatusCode.DEADLINE_EXCEEDED: f"nothing within {ANSWER_SECONDS} s",
     }.get(error.code(), " ".join((error.details() or error.code().name).split())[-120:])
+    proxies = [name for name in PROXIES if os.environ.get(name)]
+    return text + (f"; {proxies[0]} is set: name the host in no_proxy" if proxies else "")
 
 
 def _answers(worker):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kit import params
+from kit.files import read_json
 
 
 def parameters(recipe: str | None, overrides: Mapping) -> Iterator[str]:
@@ -33,7 +34,7 @@ def _values(run: str, root: Path) -> dict:
     """Read the values of a run's folder, in the shell's folder or the root, or of a recipe."""
     for folder in (Path(run), root / run):
         if folder.is_dir():
-            values = json.loads((folder / "params.json").read_text(encoding="utf-8"))
+            values = read_json(folder / "params.json", remedy="name another run")
             return {name: value for name, value in values.items() if name != "sources"}
     return params.load(run).values
 

@@ -13,8 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kit import params, signals
-from kit.files import write_json
+from kit.files import naming_full_disk, read_json, write_json
 
+DIED = (
+    "the kernel died, as one does that the system ends for want of memory: lower batch_size, "
+    "or shuffle_shards"
+)
 PROGRESS = "notebooks/executed.json"  # in run_dir, until the run has come to its end
 # TensorFlow's first words, which no setting silences: on a CPU they look like errors.
 CHATTER = re.compile(
@@ -89,9 +93,9 @@ def execute_all(
             execute(notebook, output, given, root, forwarder)
         except PapermillExecutionError as error:
             lines = strip_color("\n".join(error.traceback)).rstrip().splitlines()
-            return _failure(output, lines[-12:])
+            return _failure(output, [f"{error.ename}: {error.evalue}", *lines[-12:]])
         except DeadKernelError:
-            return _failure(output, ["the kernel died; was it out of memory? lower batch_size"])
+            return _failure(output, [DIED])
         print(f"{step}, done in {_duration(time.monotonic() - started)}\n", flush=True)
         write_json(run_dir / PROGRESS, {"run": identity(tasks), "executed": number})
     return ""
@@ -104,7 +108,7 @@ def title(notebook: Path) -> str:
 
 def _took(output: Path, given: Mapping) -> str:
     """Say how long the same notebook took with the same values, if it is known."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         run = json.loads(output.read_text(encoding="utf-8"))["metadata"]["papermill"]
         if run["parameters"] == given and run["exception"] is None:
             return f", about {_duration(run['duration'])}"
@@ -118,8 +122,10 @@ def _duration(seconds: float) -> str:
 def executed_before(tasks: Mapping[Path, dict], run_dir: Path) -> int:
     """Give how many of these notebooks the same run has executed before it was interrupted."""
     progress = run_dir / PROGRESS
-    found = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {}
-    return found["executed"] if found.get("run") == identity(tasks) else 0
+    with contextlib.suppress(OSError, ValueError):  # none, or one that a full disk has cut off
+        found = read_json(progress, {"run": list, "executed": int}, remedy="")
+        return found["executed"] if found["run"] == identity(tasks) else 0
+    return 0
 
 
 def identity(tasks: Mapping[Path, dict]) -> list[str]:
@@ -139,19 +145,20 @@ def execute(notebook: Path, output: Path, given: Mapping, root: Path, forwarder=
     echoes = Echo(sys.stdout), Echo(sys.stderr)
     forwarder = forwarder or signals.Forwarder()
     try:
-        papermill.execute_notebook(
-            _unformatted(notebook),
-            _unformatted(output),
-            dict(given),
-            cwd=root,
-            kernel_name="python3",
-            language="python",
-            kernel_manager_class=_own_kernel(forwarder),
-            progress_bar=False,
-            coalesce_streams=True,  # a progress bar redrawn 3,000 times is one output
-            stdout_file=echoes[0],
-            stderr_file=echoes[1],
-        )
+        with naming_full_disk(output):
+            papermill.execute_notebook(
+                _unformatted(notebook),
+                _unformatted(output),
+                dict(given),
+                cwd=root,
+                kernel_name="python3",
+                language="python",
+                kernel_manager_class=_own_kernel(forwarder),
+                progress_bar=False,
+                coalesce_streams=True,  # a progress bar redrawn 3,000 times is one output
+                stdout_file=echoes[0],
+                stderr_file=echoes[1],
+            )
     finally:
         forwarder.release()
         for echo in echoes:

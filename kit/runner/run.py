@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kit import locks, params, signals
 from kit.data import paths
-from kit.files import write_json
+from kit.files import read_json, write_json
 from kit.runner import checks, environment, notebooks, summary
 from kit.training import cluster
 
@@ -94,13 +94,14 @@ def prepare(p: params.Parameters, tasks: Mapping, root: Path, host: int = 0) -> 
     run_dir = root / p.run.run_dir / (f"host-{host}" if host else "")
     locks.keep(run_dir / LOCK, f"run_dir {run_dir} is used")
     path = run_dir / "params.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    earlier = read_json(path, remedy="delete it") if path.exists() else {}
+    sources = earlier.get("sources", {})
     used = {name for names in tasks.values() for name in names}
     recorded = {**p.values, "sources": dict(p.sources)}
     for name in p.sources:
         if name in earlier and name not in used:
             recorded[name] = earlier[name]
-            recorded["sources"][name] = earlier.get("sources", {}).get(name, "an earlier run")
+            recorded["sources"][name] = sources.get(name, "an earlier run")
     (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
     write_json(path, recorded)
     return run_dir

@@ -2,13 +2,13 @@
 
 import csv
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from kit.data import manifest, storage
 from kit.data.cells import original
 from kit.evaluation import tables
+from kit.files import read_json
 
 SHOWN = 3  # predictions
 
@@ -107,4 +107,5 @@ def of_model(run_dir: Path, name: str) -> dict:
 
 def read(path: Path) -> dict:
     """Read a JSON file; empty where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    remedy = "delete it, and run the notebook that writes it again"
+    return read_json(path, remedy=remedy) if path.exists() else {}

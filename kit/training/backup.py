@@ -145,7 +145,10 @@ class Backup(keras.callbacks.Callback):
         )
 
     def write_history(self):
-        with replacing(self.run_dir / "history.csv") as path, path.open("w", newline="") as file:
+        with (
+            replacing(self.run_dir / "history.csv") as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, column_names(self.history))
             writer.writeheader()
             writer.writerows(self.history)
