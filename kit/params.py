@@ -149,7 +149,7 @@ def resolve(
         sources |= dict.fromkeys(typed, where)
     weights = values["initial_weights"]
     if weights in PRETRAINED:  # they decide what nobody has set
-        for name, value in PRETRAINED[weights].wanted.items():
+        for name, value in PRETRAINED[weights].suggested(values["image_size"]).items():
             if sources[name] == PARAMS.name and values[name] != value:
                 values[name], sources[name] = value, f"weights {weights}"
     return values, sources, problems
@@ -189,6 +189,9 @@ def conflicts(parameters: Parameters):
                 f"{name}: {json.dumps(values[name])} is not what the weights {weights} are for: "
                 f"leave it out, or set it to {json.dumps(wanted)}"
             )
+    stage, stages = parameters.initial.freeze, len(parameters.network.stage_sizes)
+    if stage.startswith("stage") and int(stage[-1]) > stages:
+        yield f"freeze: {stage} is not there: stage_sizes has {stages}; take body"
     for check, *values in (
         (devices.check, devices.replicas or 1, schedule.batch_size),
         (parameters.mixing.check_batch, schedule.batch_size),

@@ -50,7 +50,8 @@ def compile_model(strategy, *, classes=10, width=64, **values):
     keras.config.set_dtype_policy(p.devices.precision)
     with strategy.scope():
         decay = decay_in_loss(p.optimizer, p.weight_decay)
-        model = training_model(resnet50(p.network, classes=classes, decay=decay, width=width))
+        network = resnet50(p.network, classes=classes, decay=decay, width=width)
+        model = training_model(network, freeze=p.initial.freeze)
         model.compile(
             make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate),
             loss=ClassificationLoss(p.loss),

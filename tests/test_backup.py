@@ -154,6 +154,45 @@ def test_the_epoch_of_the_highest_accuracy_is_kept_the_first_of_equals(
     assert progress["step"] == 8 * best
 
 
+@pytest.mark.parametrize(
+    "top1, epochs, best",
+    [
+        ([0.1, 0.5, 0.3, 0.5, 0.9, 0.9], 4, 2),  # an equal one is no better
+        ([0.1, 0.5, 0.3, 0.6, 0.2, 0.1], 6, 4),
+        ([0.6, 0.5, 0.4, 0.9, 0.9, 0.9], 3, 1),
+        ([0.1, 0.2, 0.3, 0.4, 0.6, 0.5], 6, 5),  # it does not stop early, and keeps the best
+    ],
+)
+def test_training_stops_after_two_epochs_that_are_no_better(data_dir, tmp_path, top1, epochs, best):
+    """The model is the best epoch's, as a training of so many epochs leaves it."""
+    stop = At(terminate, step=2 * epochs - 1)  # in the last epoch: the count goes on
+    with pytest.raises(Preempted):
+        weights_after(data_dir, tmp_path / "a", stop, top1=top1, patience=2)
+    expected, _ = weights_after(data_dir, tmp_path / "b", top1=top1, epochs=best)
+    for _ in range(2):  # the second time as after a kill before the model is saved
+        weights, shown = weights_after(data_dir, tmp_path / "a", top1=top1, patience=2)
+        assert shown == top1[:epochs]
+        for ours, theirs in zip(weights, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def weights_after(data_dir, run_dir, *callbacks, top1, epochs=6, **settings):
+    """Give the weights after a training whose validations are scored so, and the scores seen."""
+    model, callbacks = untrained(), [Scored(top1), *callbacks]
+    settings |= {"epochs": epochs, "steps_per_epoch": 2, "decay_epochs": [1]}
+    history = train(model, data_dir, run_dir, callbacks=callbacks, **settings).history
+    return [weight.numpy() for weight in model.weights], history["val_top1"]
+
+
+def test_without_patience_the_last_epochs_model_is_kept(data_dir, tmp_path):
+    best_first, best_last = (
+        weights_after(data_dir, tmp_path / str(top1[0]), top1=top1, epochs=2)[0]
+        for top1 in ([0.9, 0.1], [0.1, 0.9])
+    )
+    for ours, theirs in zip(best_first, best_last, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 class Clock(keras.callbacks.Callback):
     """A clock that each step takes so many seconds further; stands for the module time."""
 

@@ -9,12 +9,13 @@ from kit.training.optimizers import Lamb, undecayed
 from tests.test_trainer import batches, compiled, gradients
 from tests.test_trainer import train as train_epochs
 
-DECAY, CLIP, AVERAGE = 0.02, 0.5, 0.8
+DECAY, CLIP, AVERAGE, FACTOR = 0.02, 0.5, 0.8, 0.5
 CHANGES = {
     "optimizer": "lamb",
     "weight_decay": DECAY,
     "clip_grad_norm": CLIP,
     "ema_decay": AVERAGE,
+    "body_rate_factor": FACTOR,
     "stage_sizes": (1,),
 }
 
@@ -34,7 +35,7 @@ def lamb(weights, gradients, state, *, rate, step, decayed):
             r = r + DECAY * w
             w_norm, r_norm = np.linalg.norm(w), np.linalg.norm(r)
             r = r * (w_norm / r_norm if w_norm > 0 and r_norm > 0 else 1)
-        found.append(w - rate * r)
+        found.append(w - rate[i] * r)
     return found
 
 
@@ -54,7 +55,9 @@ def test_lamb_is_that_of_the_paper_and_of_timm():
         for variable, value in optimizer.changes(lambda v: v.value, gradients, variables):
             variable.assign(value)
         optimizer.iterations.assign_add(1)
-        weights = lamb(weights, given, state, rate=rate, step=step, decayed=[True, False, True])
+        weights = lamb(
+            weights, given, state, rate=[rate] * 3, step=step, decayed=[True, False, True]
+        )
         for variable, expected in zip(variables, weights, strict=True):
             np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4, atol=1e-6)
 
@@ -68,6 +71,7 @@ def test_training_is_lamb_of_the_clipped_mean_over_the_replicas(replicas, reques
     copy = compiled(tf.distribute.get_strategy(), **CHANGES)
     copy.set_weights(model.get_weights())
     decayed = [w.path.endswith("kernel") for w in copy.trainable_weights]
+    factors = [1 if w.path.startswith("logits") else FACTOR for w in copy.trainable_weights]
     history = train_epochs(model, images, labels, tmp_path, epochs=3)
 
     first = [w.numpy() for w in copy.trainable_weights]
@@ -79,7 +83,7 @@ def test_training_is_lamb_of_the_clipped_mean_over_the_replicas(replicas, reques
         norms.append(np.sqrt(sum((g**2).sum() for g in given)))
         given = [g * min(1, CLIP / norms[-1]) for g in given]
         now = [w.numpy() for w in copy.trainable_weights]
-        rate = 0.05 * 0.1 ** (step // 2)
+        rate = [0.05 * 0.1 ** (step // 2) * factor for factor in factors]
         now = lamb(now, given, state, rate=rate, step=step + 1, decayed=decayed)
         for weight, value in zip(copy.trainable_weights, now, strict=True):
             weight.assign(value)

@@ -195,6 +195,16 @@ def test_weights_decide_what_nobody_has_set():
     assert (p.network.resnet_version, p.sources["resnet_version"]) == ("1", "weights keras")
 
 
+def test_weights_published_at_288_pixels_are_scored_there_too():
+    def sizes(weights, **given):
+        return params.load(overrides={"initial_weights": weights} | given).evaluation.test_sizes
+
+    assert sizes("timm/resnet50.a1_in1k") == [288]
+    assert sizes("timm/resnet50.a1_in1k", test_sizes=[256]) == [256]
+    assert sizes("timm/resnet50.a1_in1k", image_size=96) == []
+    assert sizes("torchvision_v2") == []
+
+
 def test_a_conflict_with_the_weights_is_refused():
     wrong = {"resnet_version": "1.5", "channel_means": [1, 2, 3], "blur_pool": True}
     with pytest.raises(ValueError) as caught:
@@ -217,6 +227,12 @@ def test_an_unknown_name_names_the_nearest(given, meant, tmp_path):
     ) as e:
         params.load(overrides={"initial_weights": given}, folder=tmp_path)
     assert len(str(e.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["own.keras", "torchvison_v2", ""])
+def test_a_model_of_no_published_weights_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}.* no name of weights.* torchvision_v2"):
+        pretrained.load(name)
 
 
 def test_a_ready_model_answers_with_imagenets_names(home, monkeypatch):

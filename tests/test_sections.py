@@ -99,6 +99,8 @@ WRONG = [  # parameter, value, what the line says after the name
     ("warmup_learning_rate", -0.1, "-0.1 is below 0; take 0.0"),
     ("checkpoint_minutes", -1, "-1.0 is below 0; 0 saves at the end of each epoch alone"),
     ("keep_checkpoints", 0, "0 is below 1; take 3"),
+    ("patience", -1, "-1 is below 0; take 5, or 0 to train all epochs"),
+    ("body_rate_factor", 0.0, "0.0 is not above 0; take 0.1, or freeze: body to keep weights"),
     ("on_save_error", "ignore", '"ignore" is not one of stop, continue'),
     ("expected_top1", [[3]], "[3] is no [epoch, lowest, highest], such as [90, 0.76, 0.77]"),
     ("expected_top1", [[1, 0.1, 0.2], [90, 0.76]], "[90, 0.76] is no [epoch, lowest, highest]"),

@@ -38,10 +38,12 @@ def load(name):
     """Return (model, metadata) of weights for ImageNet's 1,000 classes, as after a training.
 
     The model gives logits of 224 x 224 pixels; the metadata is what model.json would hold. `name`
-    is of PRETRAINED. Raises as `fetch` does.
+    is of PRETRAINED; ValueError for another. Raises as `fetch` does, too.
     """
-    path = fetch(name)
     network = params.load(overrides={"initial_weights": name}).network
+    if name not in PRETRAINED:
+        raise ValueError(f"{name!r} is no name of weights; there are: {', '.join(PRETRAINED)}")
+    path = fetch(name)
     model = resnet50(network, classes=1000)
     read_into(model, path)
     index = json.loads(cached(*CLASSES).read_text(encoding="utf-8"))

@@ -58,6 +58,13 @@ class WeightDecay(Section):
 
 PYTORCH_MEANS = (123.675, 116.28, 103.53)  # torchvision/transforms/_presets.py, times 255
 CAFFE_MEANS = (123.68, 116.779, 103.939)  # keras/src/applications/imagenet_utils.py, mode "caffe"
+FROZEN = (
+    "none",
+    "stage1",
+    "stage2",
+    "stage3",
+    "body",
+)  # all before it, too; body: to the last layer
 WEIGHT_FILES = (".keras", ".h5", ".safetensors", ".pth")
 
 
@@ -91,6 +98,11 @@ class Pretrained(NamedTuple):
             "stage_sizes": [3, 4, 6, 3],
             "blur_pool": False,
         }
+
+    def suggested(self, image_size: int) -> dict:
+        """The values of parameters that nobody has set; 288 pixels are scored where published."""
+        larger = self.top1_at_288 and image_size == 224
+        return self.wanted | ({"test_sizes": [288]} if larger else {})
 
 
 RSB, WEIGHTS = "v0.1-rsb-weights", "v0.1-weights"  # timm's releases
@@ -163,6 +175,14 @@ class Initial(Section):
     """Where the weights come from."""
 
     initial_weights: str = path(weights_or_file, is_weights_file)
+    freeze: str = one_of(*FROZEN)
+
+    def conflicts(self):
+        if self.freeze != "none" and not self.initial_weights:
+            yield (
+                f"freeze: {self.freeze} would leave random weights as they are; take none, or give "
+                "initial_weights"
+            )
 
     @property
     def wanted(self) -> dict:

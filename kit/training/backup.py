@@ -38,6 +38,7 @@ class Backup(keras.callbacks.Callback):
         self.run_dir, self.parameters = Path(run_dir), parameters
         self.steps_per_epoch, self.seconds = steps_per_epoch, saving.checkpoint_minutes * 60
         self.on_save_error, self.names = saving.on_save_error, names
+        self.patience = saving.patience
         self.step, self.history = 0, []
         self.metrics = None  # running sums of an interrupted epoch's metrics, until it is resumed
         self.logs = None  # an epoch's training logs, while it is validated
@@ -78,10 +79,35 @@ class Backup(keras.callbacks.Callback):
             self.save_if(False, logs=self.logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        best = max((row["val_top1"] for row in self.history if "val_top1" in row), default=-1)
         self.history.append({"epoch": epoch, **logs})
         self.logs = None
-        self.save_if(True, best=logs.get("val_top1", -1) > best)
+        self.save_if(True, best=self.best_row == len(self.history) - 1)
+        if self.exhausted:
+            self.model.stop_training = True
+
+    @property
+    def best_row(self):
+        """The number of the first epoch with the highest validation top-1, in the history."""
+        scores = [row.get("val_top1", -1) for row in self.history]
+        return scores.index(max(scores)) if scores else None
+
+    @property
+    def exhausted(self):
+        """Whether `patience` epochs have passed without a better validation."""
+        since = len(self.history) - 1 - self.best_row if self.history else 0
+        return bool(self.patience and since >= self.patience)
+
+    def keep_best(self):
+        """With `patience`, let the model hold the best epoch's state in place of the last's."""
+        if not self.patience:
+            return
+        self.try_to(self.checkpoints.wait)
+        if progress := self.checkpoints.restore(best=True):
+            kept = progress["history"][-1]
+            log.warning(
+                "%s: the model is that of epoch %s of %s, the best, with top-1 %.1f%%",
+                *(self.run_dir, kept["epoch"] + 1, len(self.history), 100 * kept["val_top1"]),
+            )
 
     def save_if(self, due, *, in_epoch=False, logs=None, best=False):
         """Save if `due` on any host; save and stop if any host's process was asked to end.

@@ -106,14 +106,14 @@ class Checkpoints:
         if writing:
             writing.result()
 
-    def restore(self):
-        """Restore the newest undamaged checkpoint and return its progress, or None without any.
+    def restore(self, *, best=False):
+        """Restore the newest undamaged checkpoint, or the best; return its progress, or None.
 
         A damaged one is skipped with a warning. Of several hosts the first reads and sends the
         values to the others. Raises ValueError for a checkpoint of another network, and when all
         are damaged.
         """
-        progress = self.read()
+        progress = self.read(self.best if best else self.newest)
         if several_hosts(self.strategy):
             text = json.dumps(progress).encode()
             size = int(broadcast(self.strategy, tf.constant([float(len(text))]))[0])
@@ -123,8 +123,8 @@ class Checkpoints:
                 broadcast_variables(self.strategy, self.variables)
         return progress
 
-    def read(self):
-        paths = checkpoints_in(self.newest)[::-1]
+    def read(self, folder):
+        paths = checkpoints_in(folder)[::-1]
         for path in paths:
             try:
                 with plain_path(path) as readable:

@@ -6,10 +6,24 @@ would drop the same on each replica; here the numbers are drawn for the global b
 are not affected.
 """
 
+import re
 import types
 
 import keras
 import tensorflow as tf
+
+
+def freeze(model, part):
+    """Freeze the layers of `part`, one of Initial's: "none", "body", or "stage2" and all before it.
+
+    Frozen layers keep their weights and their batch norm's statistics, by which they normalise in
+    training, too. "body" is all but the last layer.
+    """
+    for layer in model.layers:
+        stage = re.match(r"stem|stage\d+", layer.name)
+        within = stage and (stage[0] == "stem" or stage[0] <= part)
+        if part == "body" and layer.name != "logits" or part.startswith("stage") and within:
+            layer.trainable = False
 
 
 def fuse_batch_norms(model):

@@ -64,6 +64,13 @@ class Optimizer(Section):
     momentum: float = below(1, "take 0.9")
     clip_grad_norm: float = at_least(0, "take 1.0, or 0 for no limit")
     ema_decay: float = below(1, "take 0.9999, or 0 for no average")
+    body_rate_factor: float = limited(
+        lambda value: (
+            ""
+            if value > 0
+            else f"{value} is not above 0; take 0.1, or freeze: body to keep weights"
+        )
+    )
 
 
 def epochs_or_shares(value) -> str:
@@ -166,11 +173,12 @@ class Schedule(Section):
 
 @dataclass(frozen=True)
 class Saving(Section):
-    """When checkpoints are saved, how many are kept, and what happens if one fails."""
+    """When checkpoints are saved, how many are kept, and which becomes the model."""
 
     checkpoint_minutes: float = at_least(0, "0 saves at the end of each epoch alone")
     keep_checkpoints: int = at_least(1, "take 3")
     on_save_error: str = one_of("stop", "continue")
+    patience: int = at_least(0, "take 5, or 0 to train all epochs")
 
 
 def bands(value) -> str:

@@ -12,16 +12,20 @@ from functools import partial
 import keras
 import tensorflow as tf
 
+from kit.training import layers
 from kit.training.ema import WeightAverage
-from kit.training.layers import draw_drop_path_once, fuse_batch_norms
 from kit.training.nonfinite import Nonfinite
 from kit.training.waiting import Waiting
 
 
-def training_model(network):
-    """Return the TrainingModel of a network from `resnet50`; call both in the strategy's scope."""
-    fuse_batch_norms(network)
-    draw_drop_path_once(network)
+def training_model(network, *, freeze="none"):
+    """Return the TrainingModel of a network from `resnet50`; call both in the strategy's scope.
+
+    `freeze` is Initial's, see kit.training.layers.
+    """
+    layers.freeze(network, freeze)
+    layers.fuse_batch_norms(network)
+    layers.draw_drop_path_once(network)
     return TrainingModel(network.input, network.output, name=network.name)
 
 
@@ -168,7 +172,8 @@ class TrainingModel(keras.Model):
         changes = self.optimizer.changes(own, gradients, self.trainable_weights)
         variables = moving_statistics(self)
         sizes = [variable.shape[0] for variable in variables]
-        for variable, value in zip(variables, tf.split(statistics, sizes), strict=True):
+        values = tf.split(statistics, sizes) if sizes else []
+        for variable, value in zip(variables, values, strict=True):
             changes.append((own(variable), value))
         for variable, value in changes:
             variable.assign(tf.where(finite, value, variable))
@@ -245,11 +250,11 @@ class TrainingModel(keras.Model):
 
 
 def moving_statistics(model):
-    """List the moving means and variances of the batch norm layers."""
+    """List the moving means and variances of the batch norm layers that are not frozen."""
     return [
         variable
         for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
 

@@ -50,7 +50,7 @@ def fit(
       step's images, `fingerprint` and the global `batch_size`.
     - validation: a dataset of one pass.
     - parameters: a dict of what decides the run.
-    - saving: the section Saving.
+    - saving: the section Saving. With `patience` the model then is the best epoch's.
     - training_sizes: a list of [epoch, pixels], the image size from that epoch on, counted from 0.
 
     Another process that would train in `run_dir` is refused until `save_model`.
@@ -85,6 +85,7 @@ def fit(
                 log.warning("%s: this training is finished; its model is as it was", run_dir)
             with naming_undecodable(training.data_dir):
                 _train(model, training, validation, step, calls, callbacks, backup)
+            backup.keep_best()
     return backup.as_history()
 
 
@@ -129,6 +130,8 @@ def _train(model, training, validation, step, calls, callbacks, backup):
         _finish_epoch(model, validation, validation_steps, epoch, backup.logs, callbacks)
     functions = {None: model.train_function}  # by size: one graph for all would be slower
     for first, epoch, end, size in calls:
+        if backup.exhausted:
+            break
         model.train_function = functions.get(size)
         batches = training.batches(first, size)
         model.fit(
