@@ -96,10 +96,11 @@ def check_writable(path) -> None:
 def plain_path(path):
     """Give a path to the same file that TensorFlow does not take for a pattern of names.
 
-    Where it has one of * ? [ ] and the backslash, it leads through a link that ends with the block.
+    Where it has one of * ? [ ] and the backslash, it leads through a link that ends with the block;
+    also for letters beyond ASCII, of which C++ libraries take none under an ASCII locale.
     """
     path = Path(path).absolute()
-    if not set(str(path)) & set("*?[]\\"):
+    if str(path).isascii() and not set(str(path)) & set("*?[]\\"):
         yield str(path)
         return
     with tempfile.TemporaryDirectory() as folder:

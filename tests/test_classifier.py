@@ -344,6 +344,12 @@ def test_truncated_photograph_is_refused_or_complete_but_never_guessed(classifie
     assert refused >= 39
 
 
+def test_a_damaged_photograph_is_refused_without_a_line_of_libjpegs(classifier, capfd):
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        classifier.image(images.jpeg(90, 120)[:-300])
+    assert capfd.readouterr() == ("", "")
+
+
 def bombs():
     """Files of a few hundred bytes whose headers claim gigabytes of pixels."""
     chunk = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)

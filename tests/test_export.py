@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -246,6 +247,29 @@ def test_trained_average_is_what_is_exported(tmp_path):
     with model.holding(average=True):
         expected = log_probabilities(model, pixels(4, seed=1))
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("name", ["saved_model", "onnx", "litert"])
+def test_a_full_disk_names_the_file_and_leaves_no_half_export(small_disk, name):
+    run_dir = write_run(small_disk / "run")
+    room = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    (small_disk / "filler").write_bytes(bytes(room - 20_000))
+    line = rf"{formats.FORMATS[name].file} cannot be written \(No space left on device\): make room"
+    with pytest.raises(OSError, match=line) as error:
+        export.export_all(run_dir, [name])
+    assert "\n" not in str(error.value)
+    assert not list((run_dir / "export").iterdir())
 
 
 WITHOUT_KIT = """

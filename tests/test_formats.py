@@ -137,3 +137,26 @@ def test_absent_runtime_is_named_with_the_remedy(tmp_path, monkeypatch):
 def test_other_pixels_are_refused(copy, wrong):
     with pytest.raises(ValueError, match=r"and saved_model takes uint8 \[any, 32, 32, 3\]"):
         formats.load(copy)(wrong)
+
+
+@pytest.mark.parametrize("name", ["onnx", "saved_model"])
+def test_a_runtimes_own_error_is_one_line(tmp_path, name):
+    """Of a file whose hash is right, as one for a newer runtime."""
+    path = tmp_path / formats.FORMATS[name].file
+    path.mkdir() if name == "saved_model" else path.write_bytes(b"\x08\x0a\n broken")
+    described = {"form": name, "image_size": 32, "outputs": 3}
+    runtime = next(iter(formats.FORMATS[name].runtimes))
+    with pytest.raises(ValueError, match=f"cannot be (loaded by {runtime}|read)") as error:
+        formats.open_export(path, described)
+    assert "\n" not in str(error.value)
+    assert "export the model again" in str(error.value)
+
+
+def test_a_runtimes_error_on_pixels_is_one_line(tmp_path):
+    def run(pixels):
+        raise RuntimeError("no memory\n\tfor a node\n" + 1000 * "x")
+
+    network = formats.Network(tmp_path / "m.onnx", {"image_size": 1, "outputs": 1}, "any", run)
+    with pytest.raises(ValueError, match="m.onnx cannot be run by any .no memory for a node") as e:
+        network(np.zeros((1, 1, 1, 3), np.uint8))
+    assert "\n" not in str(e.value) and len(str(e.value)) < 600

@@ -1,6 +1,7 @@
 """`python -m kit predict`, and what it calls."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pytest
 from kit.__main__ import main
 from kit.files import hash_file
 from kit.inference import export, predict
-from kit.inference.classifier import Classifier
+from kit.inference.classifier import Classifier, load_model
 from kit.inference.formats import metadata_path
+from kit.model import pretrained
 from tests import exported, images
 
 WITHOUT_TENSORFLOW = """
@@ -23,14 +25,17 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+ODD = "~ [a]*? é{b}$x 'c\""  # what functions that expand patterns take for one
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A trained model and its exports in float32."""
-    run_dir = exported.write_run(tmp_path_factory.mktemp("predict") / "run [1] é")
+    run_dir = exported.write_run(tmp_path_factory.mktemp("predict") / ODD)
     described = json.loads((run_dir / "model.json").read_text())
     described["sha256"] = hash_file(run_dir / "model.keras")
     (run_dir / "model.json").write_text(json.dumps(described))
-    export.export_all(run_dir, ["onnx", "litert"])
+    export.export_all(run_dir, ["onnx", "litert", "saved_model"])
     return run_dir
 
 
@@ -113,7 +118,7 @@ def test_folders_and_patterns_are_what_users_expect(run_dir, photos, capsys):
         out, err = said(capsys)
         return [line.split(": ")[0].removeprefix(f"{photos}/") for line in out], err
 
-    skipped = ["note: skipped 1: not an image by its name", "note: skipped 1: hidden"]
+    skipped = ["note: skipped 1: not an image by its name (.txt)", "note: skipped 1: hidden"]
     assert shown(photos) == (NAMES, skipped)
     assert shown(photos / "*.jpg") == (NAMES[:3], [])
     assert shown(photos / "**" / "*.JPG") == (NAMES[4:], [])
@@ -140,6 +145,8 @@ def test_a_bad_photo_is_a_line_and_the_others_are_answered(run_dir, photos, tmp_
     "arguments, reason",
     [
         (["--run-dir", "nothing"], "nothing/model.json is not there: train a model first"),
+        (["--weights", "torchvison_v2"], 'weights: "torchvison_v2" is no file of'),
+        (["--weights", "my.pth"], 'weights: "my.pth" is a file; they have a name'),
         (["--run-dir", "{run}", "--top-k", "0"], "top_k: 0 names no class; give 1 or more"),
     ],
 )
@@ -152,6 +159,17 @@ def test_bad_usage_is_two_and_makes_no_folder(
     out, err = said(capsys)
     assert out == [] and len(err) == 1 and err[0].startswith(f"error: {reason}")
     assert not list(tmp_path.iterdir())
+
+
+def test_published_weights_name_their_classes_with_nothing_trained(
+    run_dir, photos, capsys, monkeypatch
+):
+    """With a stand-in for what kit.model.pretrained loads, which test_pretrained.py tests."""
+    monkeypatch.setattr(pretrained, "load", lambda name: load_model(run_dir))
+    photo = str(photos / "RGB.jpg")
+    assert main(["predict", photo, "--weights", "torchvision_v2", "--top-k", "1"]) == 0
+    ((name, share),) = Classifier.from_run_dir(run_dir).classify(photo, top_k=1)
+    assert said(capsys) == ([f"{photo}: {name} ({100 * share:.1f} %)"], [])
 
 
 def test_a_folder_without_images_is_bad_usage(run_dir, tmp_path, capsys):
@@ -177,14 +195,39 @@ def test_an_export_of_another_model_or_a_damaged_one_is_passed_over(run_dir, tmp
     place = only(run_dir, tmp_path / "run", "model.onnx", "model.tflite")
     with (place / "export" / "model.tflite").open("ab") as file:
         file.write(b"more")
-    described = json.loads((place / "export" / "model.onnx.json").read_text())
-    described["sha256"] = "0" * 64
-    (place / "export" / "model.onnx.json").write_text(json.dumps(described))
+    other = exported.write_run(tmp_path / "other", seed=3)
+    export.export_all(other, ["onnx"])
+    for file in (other / "export").iterdir():
+        shutil.copy(file, place / "export")
     found = Classifier.fastest(place)
     assert found.model is not None
     damaged, stale = sorted(found.passed, reverse=True)
     assert "model.tflite is not the file that model.tflite.json tells of" in damaged
     assert "is of another model" in stale and "export the model again" in stale
+
+
+@pytest.mark.parametrize("name", ["saved_model", "model.onnx", "model.tflite"])
+def test_an_odd_run_dir_is_a_folder_like_any_other(run_dir, photos, name):
+    photo = photos / "RGB.jpg"
+    found = Classifier.from_export(run_dir / "export" / name).classify(photo)
+    expected = Classifier.from_run_dir(run_dir).classify(photo)
+    assert [name for name, _ in found] == [name for name, _ in expected]
+
+
+def test_a_locale_of_ascii_alone_changes_no_answer(run_dir, tmp_path):
+    photo = tmp_path / "é [1] ~.jpg"
+    photo.write_bytes(images.jpeg(60, 80))
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, "predict", str(photo)]
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    found = subprocess.run(
+        [*command, "--run-dir", str(run_dir), "--top-k", "1"],
+        env=os.environ | ascii_alone,
+        capture_output=True,
+        text=True,
+    )
+    ((name, share),) = Classifier.fastest(run_dir).classify(photo, top_k=1)
+    shown = str(photo).replace("é", "\\xe9")
+    assert (found.stdout, found.stderr) == (f"{shown}: {name} ({100 * share:.1f} %)\n", "")
 
 
 def test_several_paths_are_classified_as_one_each(run_dir, photos):

@@ -3,10 +3,12 @@
 import functools
 import hashlib
 import http.server
-import json
 import re
+import runpy
 import socket
 import threading
+from importlib.util import find_spec
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -159,12 +161,11 @@ def test_torchvisions_files_are_those_of_its_release():
 
 
 def test_keras_file_is_that_of_its_release():
-    from keras.src.applications import imagenet_utils, resnet
+    from keras.src.applications import resnet
 
     row = PRETRAINED["keras"]
     assert row.url == f"{resnet.BASE_WEIGHTS_PATH}{row.file}"
     assert row.digest == resnet.WEIGHTS_HASHES["resnet50"][0]
-    assert pretrained.CLASSES[0] == imagenet_utils.CLASS_INDEX_PATH
     zeros = keras.applications.resnet.preprocess_input(np.zeros((1, 1, 1, 3), "float32"))
     np.testing.assert_allclose(row.channel_means, -zeros[0, 0, 0, ::-1], rtol=1e-6)
 
@@ -236,18 +237,29 @@ def test_a_model_of_no_published_weights_is_refused(name):
 
 
 def test_a_ready_model_answers_with_imagenets_names(home, monkeypatch):
-    """With stand-ins for the two files: a network of random weights, and 1,000 names."""
+    """With a stand-in for the file: a network of random weights."""
     pytest.importorskip("torch")  # writes the file
     home.mkdir()
     row = PRETRAINED["torchvision_v2"]
     theirs = networks.network(classes=1000, channel_means=row.channel_means)
     weights.write_torchvision(theirs, home / row.file)
-    index = {str(i): [f"n{i:08}", f"class_number_{i}"] for i in range(1000)}
-    (home / "imagenet_class_index.json").write_text(json.dumps(index))
     monkeypatch.setattr(pretrained, "check", lambda *arguments: None)
     model, metadata = pretrained.load("torchvision_v2")
-    assert metadata["classes"][7] == {"wnid": "n00000007", "name": "class number 7"}
+    assert metadata["classes"][7] == {"wnid": "n01514668", "name": "cock"}
     assert (metadata["image_size"], metadata["resize_side"]) == (224, 232)
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype("uint8")
     expected = theirs(images).numpy()
     np.testing.assert_allclose(model(images), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_class_names_are_torchvisions_and_timms_in_their_order():
+    lines = [line.split("\t") for line in pretrained.CLASSES.read_text().splitlines()]
+    wnids, names = map(list, zip(*lines, strict=True))
+    assert len(set(wnids)) == 1000 and wnids == sorted(wnids)  # ImageNet's order is the wnids'
+    for module in ("torchvision", "timm"):
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    meta = Path(find_spec("torchvision").origin).parent / "models" / "_meta.py"
+    assert names == runpy.run_path(str(meta))["_IMAGENET_CATEGORIES"]
+    info = Path(find_spec("timm").origin).parent / "data" / "_info" / "imagenet_synsets.txt"
+    assert wnids == info.read_text().split()

@@ -113,12 +113,13 @@ def classify_folder(classifier, photos, *, predictions, top_k=5, progress=lambda
         )
     readable = [file for name, file in files.items() if name not in problems]
     reasons = Counter(reason.partition(" (")[0] for reason in problems.values())
+    reasons.update(["hidden"] * len(hidden))
     return {
         "photos": len(files),
         "resumed": resumed,
         "problems": problems,
         "readable": readable,
-        "reasons": {"classified": len(readable), **reasons, "hidden": len(hidden)},
+        "reasons": {"classified": len(readable), **reasons},
     }
 
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from kit.data.manifest import read_manifest
 from kit.evaluation.comparison import compare
 from kit.evaluation.compatibility import check_data
-from kit.files import replacing, replacing_folder, seal, write_json
+from kit.files import naming_full_disk, plain_path, replacing, replacing_folder, seal, write_json
 from kit.inference import formats
 from kit.inference.classifier import load_model
 from kit.inference.formats import FORMATS
@@ -69,7 +69,7 @@ def export_all(run_dir, exports, *, calibration=None, validation=None):
 
 def _export(run_dir, name, network, metadata, pixels, expected, calibration, validation):
     path = Path(run_dir) / "export" / FORMATS[name].file
-    with _quiet():
+    with _quiet(), naming_full_disk(path):  # also where a converter's own files are
         _write(name, network, path, metadata, calibration)
     described = metadata | {"form": name, "outputs": len(metadata["classes"])}
     described |= {"files": formats.hashes(path)}
@@ -98,7 +98,7 @@ def int8_images(data_dir, metadata, *, calibration_images):
 def _write(name, network, path, metadata, calibration):
     match name:
         case "saved_model":
-            with replacing_folder(path) as folder:
+            with replacing_folder(path) as made, plain_path(made) as folder:
                 write_saved_model(network, folder, resize_side=metadata["resize_side"])
         case "onnx":
             with replacing(path) as file:

@@ -5,6 +5,7 @@ Of the runtimes, only the one that is asked for is imported.
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 
 from kit import muted
 from kit.data.paths import printable
-from kit.files import hash_file
+from kit.files import hash_file, plain_path
 from kit.machine import cores
 from kit.model.metadata import SIZES, read_metadata
 
@@ -73,7 +74,20 @@ class Network:
             )
         if not len(pixels):
             return np.empty([0, self.metadata["outputs"]], np.float32)
-        return self._run(pixels)
+        with _one_line(f"{self.path} cannot be run by {self.runtime}"):
+            return self._run(pixels)
+
+
+@contextmanager
+def _one_line(what):
+    """Raise a runtime's own error, whatever its kind and length, as a line of ValueError."""
+    try:
+        yield
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:
+        reason = printable(" ".join(str(error).split()))[:300]
+        raise ValueError(f"{what} ({reason}): {REMEDY}, or name another runtime") from error
 
 
 def load(path, *, runtime="") -> Network:
@@ -94,7 +108,9 @@ def open_export(path, metadata, *, runtime="") -> Network:
     if runtime not in runtimes:
         known = " or ".join(runtimes)
         raise ValueError(f'runtime: "{runtime}" does not read {path.name}: {known}')
-    return Network(path, metadata, runtime, RUNTIMES[runtime].open(path))
+    with _one_line(f"{path} cannot be loaded by {runtime}"), plain_path(path) as plain:
+        run = RUNTIMES[runtime].open(Path(plain))
+    return Network(path, metadata, runtime, run)
 
 
 def in_run_dir(run_dir) -> Iterator[Path]:
@@ -106,13 +122,9 @@ def in_run_dir(run_dir) -> Iterator[Path]:
 
 
 def check_same_model(metadata, run_dir) -> None:
-    """Raise ValueError unless an export's metadata is of the model in `run_dir`.
-
-    That is the one whose hash model.json holds; where it holds none, as those of older kits,
-    model.keras is hashed.
-    """
+    """Raise ValueError unless an export's metadata is of the model in `run_dir`."""
     ours = read_metadata(Path(run_dir, "model.json"))
-    sha256 = ours.get("sha256") or hash_file(Path(run_dir, "model.keras"))
+    sha256 = ours.get("sha256") or hash_file(Path(run_dir, "model.keras"))  # of older kits
     if (metadata.get("sha256"), metadata["classes"]) != (sha256, ours["classes"]):
         raise ValueError(f"it is of another model than {run_dir} holds; {REMEDY}")
 
@@ -231,14 +243,15 @@ def _open_litert(path):
     litert = _import("ai_edge_litert.interpreter")
     with muted():  # it notes that it has created a delegate
         interpreter = litert.Interpreter(str(path), num_threads=cores())
+        interpreter.allocate_tensors()
     entry = interpreter.get_input_details()[0]["index"]
     result = interpreter.get_output_details()[0]["index"]
-    interpreter.allocate_tensors()
 
     def run(pixels):
         if interpreter.get_input_details()[0]["shape"][0] != len(pixels):
-            interpreter.resize_tensor_input(entry, pixels.shape)
-            interpreter.allocate_tensors()
+            with muted():  # as above
+                interpreter.resize_tensor_input(entry, pixels.shape)
+                interpreter.allocate_tensors()
         interpreter.set_tensor(entry, pixels)
         interpreter.invoke()
         return interpreter.get_tensor(result)
@@ -264,5 +277,4 @@ FORMATS = {
     "litert": Format("model.tflite", {"litert": "LiteRT"}),
     "litert_int8": Format("model_int8.tflite", {"litert": "LiteRT int8"}),
 }
-# by the time from the shell to the answer for one image
-STARTING = ("litert", "onnx", "saved_model")
+STARTING = ("litert", "onnx", "saved_model")  # by the time from the shell to one answer

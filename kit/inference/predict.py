@@ -10,6 +10,7 @@ from kit.data.folders import reason_to_skip
 from kit.data.paths import printable
 from kit.inference.batch import classify_files, find_photos
 from kit.inference.classifier import Classifier, check_top_k
+from kit.model.sections import PRETRAINED, weights_or_file
 
 
 def classifier(run_dir, weights, count) -> Classifier:
@@ -20,6 +21,9 @@ def classifier(run_dir, weights, count) -> Classifier:
     check_top_k(count)
     if not weights:
         return Classifier.fastest(_known(run_dir))
+    if weights not in PRETRAINED:
+        reason = weights_or_file(weights) or f'"{weights}" is a file; they have a name'
+        raise ValueError(f"weights: {reason}")
     from kit.model import pretrained
 
     return Classifier.from_model(*pretrained.load(weights))

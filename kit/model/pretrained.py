@@ -1,7 +1,6 @@
 """Pretrained weights by one word: fetched once into Keras' cache, and checked."""
 
 import hashlib
-import json
 import socket
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,8 @@ from kit.model.sections import PRETRAINED
 from kit.model.weights import read_into
 
 SILENCE = 60  # seconds without a byte, after which a download has failed
-# ImageNet's wnids and names in the order of the logits: keras/src/applications/imagenet_utils.py
-CLASSES = (
-    "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json",
-    "c2c37ea517e94d9795004a39431a14cb",
-)
+# the WordNet synsets of ImageNet's 1,000 classes, in the logits' order, and torchvision's names
+CLASSES = Path(__file__).parent / "imagenet_classes.tsv"
 
 
 def fetch(weights):
@@ -46,10 +42,9 @@ def load(name):
     path = fetch(name)
     model = resnet50(network, classes=1000)
     read_into(model, path)
-    index = json.loads(cached(*CLASSES).read_text(encoding="utf-8"))
-    named = [index[str(number)] for number in range(1000)]
+    named = [line.split("\t") for line in CLASSES.read_text(encoding="utf-8").splitlines()]
     return model, {
-        "classes": [{"wnid": wnid, "name": name.replace("_", " ")} for wnid, name in named],
+        "classes": [{"wnid": wnid, "name": name} for wnid, name in named],
         "image_size": 224,
         "resize_side": PRETRAINED[name].resize_side,
         "sha256": hash_file(path),

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kit.data.images import MAX_ASPECT
-from kit.pipeline.evaluation_crop import resized_sides, short_side_size
+from kit.pipeline.evaluation_crop import decode_jpeg, resized_sides, short_side_size
 
 ACCURATE = "INTEGER_ACCURATE"  # of libjpeg's transforms
 
@@ -60,16 +60,14 @@ def evaluation_pixels(encoded, *, image_size, resize_side):
 
     In few operations, which run in the caller's own thread: TensorFlow's threads, in which a graph
     runs, are asleep after a forward pass elsewhere, and to wake them takes half a millisecond.
-    Raises ValueError for a damaged JPEG, and as `resized_sides` does.
+    Pillow decodes, for it prints nothing about a damaged JPEG. Raises ValueError for one, and as
+    `resized_sides` does.
     """
+    image = decode_jpeg(encoded)
+    sides = resized_sides(*image.shape[:2], resize_side)
     with tf.device("CPU:0"):
-        try:
-            image = tf.raw_ops.DecodeJpeg(contents=encoded, channels=3, dct_method=ACCURATE)
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError("truncated or damaged") from error
-        sides = resized_sides(*image.shape[:2], resize_side)
         resized = tf.raw_ops.ResizeBilinear(
-            images=tf.expand_dims(image, 0), size=sides, half_pixel_centers=True
+            images=image[np.newaxis], size=sides, half_pixel_centers=True
         )
     top, left = (sides - image_size) // 2
     square = resized.numpy()[0, top : top + image_size, left : left + image_size]
