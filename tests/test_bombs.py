@@ -72,9 +72,9 @@ def measured(reader, path):
     return said, float(seconds), float(gigabytes)
 
 
-def saved(kind, mode="RGB", **options):
+def saved(kind, mode="RGB", side=SIDE, **options):
     buffer = io.BytesIO()
-    Image.new(mode, (SIDE, SIDE)).save(buffer, kind, **options)
+    Image.new(mode, (side, side)).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -86,7 +86,7 @@ IMAGES = {
     "cmyk.jpg": lambda: saved("JPEG", "CMYK"),
     "rgba.png": lambda: saved("PNG", "RGBA", compress_level=1),
     "palette.gif": lambda: saved("GIF", "P", transparency=0),
-    "large.webp": lambda: saved("WEBP", "RGBA", lossless=True, quality=0, method=0),
+    "large.webp": lambda: saved("WEBP", "RGBA", 6680, lossless=True, quality=0, method=0),
     "large.tif": lambda: saved("TIFF", "RGBA", compression="tiff_lzw"),
     "large.avif": lambda: saved("AVIF", speed=10),
 }

@@ -83,6 +83,10 @@ def read_header(data: bytes) -> Header:
             bands = len(picture.getbands())
             header = Header(picture.format, picture.height, picture.width, bands)
     check_sides(header.height, header.width)
+    if header.format == "WEBP" and header.height * header.width > MAX_PIXELS // 2:
+        raise ValueError(
+            f"a WebP of more than {MAX_PIXELS // 2:,} pixels"
+        )  # decoded thrice at once
     return header
 
 
