@@ -319,8 +319,9 @@ def test_a_run_goes_on_in_a_folder_of_any_name(data_dir, tmp_path, name):
     load_best(untrained(), run_dir=run_dir)
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_images(data_dir, tmp_path):
-    model = untrained()
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(data_dir, tmp_path, replicas):
+    model = untrained() if replicas == 1 else compiled(replicas=2)
 
     def spoil():
         model.get_layer("logits").kernel.assign(np.full((32, 3), np.nan))
@@ -336,7 +337,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(data_dir, tmp_path
     report = json.loads((tmp_path / "nonfinite.json").read_text())
     assert report == {"step": 11, "loss": "nan", "images": training_data(data_dir).names(11)}
     assert len(report["images"]) == 4
-    model = untrained()
+    model = untrained() if replicas == 1 else compiled(replicas=2)
     with pytest.raises(Preempted, match="saved after step 12"):  # the last good one was step 11
         train(model, data_dir, tmp_path, callbacks=[At(terminate, step=12)])
     assert all(np.isfinite(variable.numpy()).all() for variable in model.variables)
