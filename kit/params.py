@@ -196,7 +196,7 @@ def conflicts(parameters: Parameters):
         (devices.check, devices.replicas or 1, schedule.batch_size),
         (parameters.mixing.check_batch, schedule.batch_size),
         (parameters.reading.check_order, parameters.run.deterministic),
-        (devices.check_xla, parameters.network.synchronized),
+        (devices.check_xla, parameters.network.synchronized, parameters.run.deterministic),
     ):
         try:
             check(*values)

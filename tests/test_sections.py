@@ -184,6 +184,10 @@ CONFLICTS = [  # values of one section, or of several, and the line
         "xla: true cannot compile batch_norm: synchronized",
     ),
     (
+        {"xla": "true", "deterministic": True},
+        "xla: true has no deterministic gradient of max pooling",
+    ),
+    (
         {"data_service": "grpc://localhost:5050", "deterministic": True},
         "deterministic: true cannot be had from a data_service",
     ),

@@ -25,8 +25,13 @@ class Devices(Section):
                 f"take {nearest}"
             )
 
-    def check_xla(self, synchronized: bool) -> None:
+    def check_xla(self, synchronized: bool, deterministic: bool) -> None:
         """Raise ValueError for what XLA cannot compile."""
+        if self.xla == "true" and deterministic:
+            raise ValueError(
+                "xla: true has no deterministic gradient of max pooling, which deterministic: true "
+                "asks for; take xla: auto, or deterministic: false"
+            )
         if self.xla == "true" and synchronized:
             raise ValueError(
                 "xla: true cannot compile batch_norm: synchronized, which asks the other replicas "

@@ -45,7 +45,7 @@ def xla(devices, network, *, deterministic):
     if network.synchronized:
         return False, "synchronized batch norm asks the other replicas within the forward pass"
     if deterministic:
-        return False, "with deterministic: true its kernels are not known to be"
+        return False, "it has no deterministic gradient of max pooling"
     return True, "faster on GPUs"
 
 
