@@ -270,3 +270,9 @@ def test_flips_do_not_depend_on_the_window(sampling):
     assert 70 <= sum(mirrored) <= 130
     for drawn in np.transpose(windows):
         assert abs(np.corrcoef(drawn, mirrored)[0, 1]) < 0.25
+
+
+def test_large_images_are_decoded_in_strips_to_the_same_pixels():
+    encoded = tf.io.encode_jpeg(photograph(2 * evaluation_crop.STRIP + 5, 60)).numpy()
+    expected = tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE")
+    np.testing.assert_array_equal(evaluation_crop.decode_jpeg(encoded), expected)

@@ -24,6 +24,7 @@ BACKGROUND = (255, 255, 255)  # behind transparent pixels: white, as most viewer
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 HEIC_REMEDY = "HEIC, for which pillow-heif is missing: pip install -e '.[heic]'"
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # "brands"
+Image.core.set_block_size(2**26)  # bytes; smaller blocks stay with the thread that has freed them
 PngImagePlugin.MAX_TEXT_CHUNK = (
     2**26
 )  # bytes of a text or profile; Pillow's is 1 MiB: editors' exceed it

@@ -10,6 +10,8 @@ from PIL import Image
 
 from kit.data.images import check_sides
 
+STRIP = 2048  # rows
+
 
 def evaluation_square(encoded, *, image_size, resize_side):
     """Give what `preprocessing.evaluation_pixels` gives of one JPEG: uint8 [size, size, 3].
@@ -38,9 +40,21 @@ def decode_jpeg(encoded):
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as picture:
-            return np.asarray(picture.convert("RGB"))
+            return _pixels(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except Exception as error:  # Pillow raises a dozen kinds on damaged bytes
         raise ValueError("truncated or damaged") from error
+
+
+def _pixels(picture):
+    """Give a picture's pixels, a large one's in strips: NumPy holds what it takes over twice."""
+    width, height = picture.size
+    if height <= STRIP:
+        return np.asarray(picture)
+    pixels = np.empty([height, width, 3], np.uint8)
+    for top in range(0, height, STRIP):
+        end = min(top + STRIP, height)
+        pixels[top:end] = np.asarray(picture.crop((0, top, width, end)))
+    return pixels
 
 
 def evaluation_window(height, width, *, image_size, resize_side):
