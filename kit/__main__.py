@@ -19,8 +19,6 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
     `root` is the folder of the notebooks and of relative paths.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # no name is too odd for the locale
     parser, commands = _parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
         close = difflib.get_close_matches(arguments[0], commands, n=1)

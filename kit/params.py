@@ -219,22 +219,6 @@ def recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
 
 
-def declared(notebook_path: str | Path) -> list[str]:
-    """Give the names in the notebook's cell tagged `parameters`.
-
-    Raises ValueError for a file that is no notebook, or has not exactly one such cell.
-    """
-    name = Path(notebook_path).name
-    try:
-        cells = json.loads(Path(notebook_path).read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError):
-        raise ValueError(f"{name}: not a Jupyter notebook; restore it from git") from None
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    if len(tagged) != 1:
-        raise ValueError(f"{name}: {len(tagged)} cells are tagged `parameters`; tag exactly one")
-    return re.findall(r"^(\w+)\s*[:=]", "".join(tagged[0]["source"]), re.MULTILINE)
-
-
 def read_params() -> dict:
     """Read params.yaml; raises ValueError unless it has each field of the sections, in its type."""
     values = read_mapping(PARAMS)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from kit import ROOT, params
+from kit.runner import notebooks
 
 DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 RECIPES = sorted(params.RECIPES.glob("*.yaml"))
@@ -335,22 +336,22 @@ def test_params_yaml_says_what_each_parameter_means():
 
 def test_declared_names_the_variables_of_the_parameters_cell(tmp_path):
     source = 'epochs: int = 3  # passes\n\n# chance\nrecipe: str = "demo"\ndecay: list = [1, -2.5]'
-    found = params.declared(notebook(tmp_path, source))
+    found = notebooks.declared(notebook(tmp_path, source))
     assert found == ["epochs", "recipe", "decay"]
 
 
 def test_declared_wants_exactly_one_parameters_cell(tmp_path):
     with pytest.raises(ValueError, match="0 cells are tagged"):
-        params.declared(notebook(tmp_path, "seed: int = 0", tags=()))
+        notebooks.declared(notebook(tmp_path, "seed: int = 0", tags=()))
     with pytest.raises(ValueError, match="2 cells are tagged"):
-        params.declared(notebook(tmp_path, "seed: int = 0", "epochs: int = 1"))
+        notebooks.declared(notebook(tmp_path, "seed: int = 0", "epochs: int = 1"))
 
 
 def test_declared_refuses_what_is_no_notebook(tmp_path):
     path = tmp_path / "01_torn.ipynb"
     path.write_text('{"cells": [', encoding="utf-8")
     with pytest.raises(ValueError, match="01_torn.ipynb: not a Jupyter notebook"):
-        params.declared(path)
+        notebooks.declared(path)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -153,10 +153,8 @@ def _read_splits(root: str, at: imagenet.Locations, hold_out) -> Index:
         raise ValueError(f"{'; '.join(unknown)}: correct the names, or remove them")
     if layout == "split folders":
         known = (at.train, at.validation, at.test)
-        beside = [
-            entry for entry in folders.list_images(root, skipped)[0] if entry.path not in known
-        ]
-        skipped += [(entry.path, "a folder beside the splits") for entry in beside]
+        beside = {entry.path for entry in folders.list_images(root, skipped)[0]}.difference(known)
+        skipped += [(path, "a folder beside the splits") for path in sorted(beside)]
     classes = _name_classes(wnids, imagenet.read_names(root, names))
     index = _indexed(layout, classes, images, skipped, at.boxes)
     return index if at.validation else replace(index, missing=[*index.missing, HELD_OUT])

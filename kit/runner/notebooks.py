@@ -44,13 +44,29 @@ def select(folder: Path, only: str | None) -> list[Path]:
     return [path for path in found if path.name.startswith(tuple(prefixes))]
 
 
+def declared(notebook_path: str | Path) -> list[str]:
+    """Give the names in the notebook's cell tagged `parameters`.
+
+    Raises ValueError for a file that is no notebook, or has not exactly one such cell.
+    """
+    name = Path(notebook_path).name
+    try:
+        cells = json.loads(Path(notebook_path).read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError):
+        raise ValueError(f"{name}: not a Jupyter notebook; restore it from git") from None
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        raise ValueError(f"{name}: {len(tagged)} cells are tagged `parameters`; tag exactly one")
+    return re.findall(r"^(\w+)\s*[:=]", "".join(tagged[0]["source"]), re.MULTILINE)
+
+
 def uses(notebook: Path) -> list[str]:
     """Give the parameters that a notebook's code uses, in the order of params.yaml.
 
     They are those that its parameters cell declares, and those of each section that it names as
     `p.section`; of all sections, where it hands over `p` itself.
     """
-    declared = params.declared(notebook)
+    names = declared(notebook)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     named = set(re.findall(r"\bp\b(?!\s*=[^=])(?:\.(\w+))?", code)) - {"table"}
@@ -60,7 +76,7 @@ def uses(notebook: Path) -> list[str]:
     fields = {
         field.name for name in sections for field in dataclasses.fields(params.SECTIONS[name])
     }
-    return [name for name in params.read_params() if name in fields or name in declared]
+    return [name for name in params.read_params() if name in fields or name in names]
 
 
 def execute_all(

@@ -78,9 +78,7 @@ def fit(
         )
         with contextlib.closing(backup), strategy.naming_lost_hosts(devices):
             step = _resume(model, backup)
-            calls = fit_calls(
-                step, epochs=epochs, steps_per_epoch=steps_per_epoch, training_sizes=training_sizes
-            )
+            calls = fit_calls(step, epochs, steps_per_epoch, training_sizes)
             if not calls and not backup.logs:
                 log.warning("%s: this training is finished; its model is as it was", run_dir)
             with naming_undecodable(training.data_dir):
@@ -89,7 +87,7 @@ def fit(
     return backup.as_history()
 
 
-def fit_calls(step, *, epochs, steps_per_epoch, training_sizes):
+def fit_calls(step, epochs, steps_per_epoch, training_sizes=()):
     """List the calls of Keras' fit that remain of a training after `step`.
 
     The first finishes an interrupted epoch; each of the others trains the epochs of one image size.
