@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kit import files
 from kit.signals import Preempted
 from kit.training import trainer
 from kit.training.schedule import LearningRateScheduler
@@ -199,6 +200,8 @@ def test_the_saved_model_gives_the_same_logits(one_replica, tmp_path):
     np.testing.assert_array_equal(loaded(images[0]), model(images[0]))
     metadata = json.loads((tmp_path / "model.json").read_text())
     saved = (tmp_path / "model.keras").read_bytes()
+    files.check_seal(metadata)
+    assert metadata.pop(files.SEAL)
     assert metadata.pop("sha256") == hashlib.sha256(saved).hexdigest()
     assert metadata == json.loads(json.dumps(trainer.model_metadata(MANIFEST, PARAMETERS)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.keras"]
