@@ -25,15 +25,19 @@ def data_dir(tmp_path_factory):
     return make_shards(root, classes=3, images=12, train_shards=4, validation_shards=2)
 
 
-@pytest.mark.parametrize(("replicas", "kills"), [(1, 20), (2, 15)])
-def test_killed_trainings_end_bit_for_bit_as_one_never_killed(replicas, kills, data_dir, tmp_path):
+@pytest.mark.parametrize(
+    ("replicas", "kills", "xla"), [(1, 20, "false"), (2, 15, "false"), (2, 5, "true")]
+)
+def test_killed_trainings_end_bit_for_bit_as_one_never_killed(
+    replicas, kills, xla, data_dir, tmp_path
+):
     """What is printed stands in the README: pytest -s -m slow tests/test_resume_kill.py."""
-    command = [sys.executable, PROGRAM, data_dir, tmp_path, str(kills), str(replicas), "0"]
+    command = [sys.executable, PROGRAM, data_dir, tmp_path, str(kills), str(replicas), xla]
     environment = os.environ | {"PYTHONPATH": str(PROGRAM.parent.parent)}
     said = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, timeout=900, check=True
     ).stdout
-    print(f"\n{replicas} replicas: {said}")
+    print(f"\n{replicas} replicas, xla: {xla}: {said}")
     result = json.loads(said)
     assert result["kills"] >= kills
     assert result["amid_a_save"] >= kills / 5
