@@ -1,14 +1,15 @@
 """Twenty steps of training on N logical CPUs, and one in float64.
 
-`python replicated_run.py REPLICAS FOLDER` writes what must not depend on N.
+`python replicated_run.py REPLICAS FOLDER float32` writes what must not depend on N; with float64 in
+its place, what must not depend on XLA.
 
 A process has one number of replicas above one: TensorFlow takes the collective operations of a
 second MirroredStrategy for the first's. So test_replicas.py trains on four in a process of its own.
 """
 
+import contextlib
 import os
 import sys
-from dataclasses import replace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -17,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from kit.model.resnet import resnet50
-from kit.training.losses import ClassificationLoss
+from kit.training.losses import ClassificationLoss, metrics
 from kit.training.optimizers import decay_in_loss, make_optimizer
 from kit.training.schedule import LearningRateScheduler
 from kit.training.step import TrainingModel, moving_statistics
@@ -94,21 +95,45 @@ def velocities(model, label):
 def one_step_in_double(replicas):
     """Give loss, gradients and moving statistics of a step of four stages in float64."""
     images, labels = batches()
-    p = sections(**VALUES | CHANGES | {"learning_rate": RATE, "batch_norm": "synchronized"})
-    floatx = keras.config.floatx()
+    data = tf.data.Dataset.from_tensors((images[0], labels[0]))
+    changes = {"learning_rate": RATE, "batch_norm": "synchronized"}
+    with floatx_again():
+        model = compiled_in_double(replicas, **FOUR_STAGES | changes)
+        found = {"loss": np.array(model.fit(data, verbose=0).history["loss"])}
+    found |= {name: velocity / -RATE for name, velocity in velocities(model, "gradient")}
+    return found | {variable.path: variable.numpy() for variable in moving_statistics(model)}
+
+
+def twenty_steps_in_double(replicas, *, xla):
+    """Give the result of the small network in float64, clipped and averaged, through XLA or not."""
+    with floatx_again():
+        return result(compiled_in_double(replicas, xla=xla, ema_decay=0.9, clip_grad_norm=1.0))
+
+
+def compiled_in_double(replicas, *, width=4, xla=False, **changes):
+    p = sections(**VALUES | CHANGES | changes)
     keras.utils.set_random_seed(0)
     with make_strategy(replicas=replicas).scope():
         decay = decay_in_loss(p.optimizer, p.weight_decay)
-        network = replace(p.network, stage_sizes=FOUR_STAGES["stage_sizes"])
-        network = in_double(resnet50(network, classes=6, decay=decay, width=16))
+        network = in_double(resnet50(p.network, classes=6, decay=decay, width=width))
         model = TrainingModel(network.input, network.output)
-        optimizer = make_optimizer(model, p.optimizer, p.weight_decay, RATE)
-        model.compile(optimizer, loss=ClassificationLoss(p.loss))
-    data = tf.data.Dataset.from_tensors((images[0], labels[0]))
-    found = {"loss": np.array(model.fit(data, verbose=0).history["loss"])}
+        model.compile(
+            make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate),
+            loss=ClassificationLoss(p.loss),
+            metrics=metrics(),
+            clip_grad_norm=p.optimizer.clip_grad_norm,
+            ema_decay=p.optimizer.ema_decay,
+            xla=xla,
+        )
+    return model
+
+
+@contextlib.contextmanager
+def floatx_again():
+    """Undo what in_double sets, which has to last until the training's end."""
+    floatx = keras.config.floatx()
+    yield
     keras.config.set_floatx(floatx)
-    found |= {name: velocity / -RATE for name, velocity in velocities(model, "gradient")}
-    return found | {variable.path: variable.numpy() for variable in moving_statistics(model)}
 
 
 def losses_of_four_stages(replicas, *, rule="synchronized", rounded=None):
@@ -134,6 +159,10 @@ def results(replicas):
 
 
 if __name__ == "__main__":
-    replicas, folder = int(sys.argv[1]), sys.argv[2]
-    for name, arrays in (results(replicas) | {"in_double": one_step_in_double(replicas)}).items():
+    replicas, folder, precision = int(sys.argv[1]), *sys.argv[2:]
+    if precision == "float64":
+        found = {str(xla): twenty_steps_in_double(replicas, xla=xla) for xla in (True, False)}
+    else:
+        found = results(replicas) | {"in_double": one_step_in_double(replicas)}
+    for name, arrays in found.items():
         np.savez(f"{folder}/{name}.npz", **arrays)

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import replicated_run
 import tensorflow as tf
-from replicated_run import batches, compiled, losses_of_four_stages, one_step_in_double
+from replicated_run import (
+    batches,
+    compiled,
+    losses_of_four_stages,
+    one_step_in_double,
+    twenty_steps_in_double,
+)
 
 from kit.training.step import moving_statistics
 
@@ -26,16 +32,19 @@ def results(tmp_path_factory):
     def of(replicas):
         if replicas < 4:
             return replicated_run.results(replicas)
-        folder = tmp_path_factory.mktemp("four")
-        subprocess.run(
-            [sys.executable, Path(__file__).with_name("replicated_run.py"), str(replicas), folder],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-            check=True,
-            timeout=600,
-        )
-        return {path.stem: dict(np.load(path)) for path in folder.iterdir()}
+        return in_a_process(replicas, tmp_path_factory.mktemp("four"), "float32")
 
     return of
+
+
+def in_a_process(replicas, folder, precision):
+    subprocess.run(
+        [sys.executable, Path(replicated_run.__file__), str(replicas), folder, precision],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        check=True,
+        timeout=600,
+    )
+    return {path.stem: dict(np.load(path)) for path in folder.iterdir()}
 
 
 def assert_equal(found, expected, tolerance=1e-5):
@@ -112,6 +121,23 @@ def test_a_step_of_four_stages_in_double_precision_is_that_of_one_replica(result
     found = results(4)["in_double"] if replicas == 4 else one_step_in_double(replicas)
     assert {value.dtype for value in one.values()} == {np.dtype("float64")}
     assert_equal(found, one, 1e-10)
+
+
+@pytest.mark.slow  # XLA takes long to compile for a CPU
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_xla_trains_in_double_precision_as_without(replicas, tmp_path):
+    """Twenty steps of one block: loss, metrics, gradients, weights and statistics, to 1e-10.
+
+    Clipped, with an average of the weights, which is validated. Float64 rounds at 1e-16.
+    """
+    if replicas == 4:
+        found = in_a_process(replicas, tmp_path, "float64")
+    else:
+        found = {str(xla): twenty_steps_in_double(replicas, xla=xla) for xla in (True, False)}
+    with_xla, without = found["True"], found["False"]
+    assert METRICS | {f"val_{name}" for name in METRICS} | {"gradient_norm"} <= without.keys()
+    assert {value.dtype for value in without.values()} == {np.dtype("float64")}
+    assert_equal(with_xla, without, 1e-10)
 
 
 @pytest.mark.slow
