@@ -35,6 +35,7 @@ def follow(monkeypatch, *, seconds, epochs=3, steps=10, first=0, live=False):
     progress = Progress(
         epochs=epochs, steps_per_epoch=steps, print_fn=partial(print, file=stream), live=live
     )
+    progress.on_train_begin()
     done, clock.now = first, clock.now + 5
     for epoch in range(first // steps, epochs):
         model = SimpleNamespace(
@@ -60,7 +61,8 @@ def left(text):
 
 
 def test_in_batch_each_epoch_is_one_line(monkeypatch):
-    lines = follow(monkeypatch, seconds=4).splitlines()
+    start, *lines = follow(monkeypatch, seconds=4).splitlines()
+    assert start[8:] == "  first step after 9 s"  # 5 s of compiling, and the step's 4
     told = (
         "loss 2.500  top-1 25.0%  validation 50.0%  1,234 images/s  input-bound: yes (20% waiting)"
     )
@@ -91,6 +93,7 @@ def test_the_live_line_is_one_and_ends_clean(monkeypatch):
     assert text.endswith("\n")
     redraws = text.rstrip("\n").split("\r")
     assert redraws[0] == ""
+    assert redraws[2].rstrip() == "first step after 9 s"
     for before, after in zip(redraws[1:], redraws[2:], strict=False):
         assert len(after) >= len(before.rstrip())  # nothing of the longer one stays
     assert redraws[18].startswith("epoch 2/3  step 4/10  0:01:40 left, ETA ")

@@ -28,7 +28,8 @@ class Progress(keras.callbacks.Callback):
     """Print how far the training is, its metrics and when it will end.
 
     In a notebook that somebody has open, one line is redrawn; in batch, each epoch prints one.
-    live: which of the two; None finds out. print_fn: takes the arguments of print.
+    live: which of the two; None finds out. print_fn: takes the arguments of print. Also told once:
+    the time to the end of the first step, which fills the shuffle buffer and compiles.
 
     The time left follows from the seconds per step, all between steps included, of the last whole
     epoch; during the first one, from the steps so far except the first, which compiles.
@@ -46,6 +47,9 @@ class Progress(keras.callbacks.Callback):
         self.last_redraw = 0.0
         self.text = ""
 
+    def on_train_begin(self, logs=None):
+        self.began = time.monotonic()
+
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
         self.first_step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
@@ -55,7 +59,8 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         now, step = time.monotonic(), self.first_step + batch + 1
         if self.pace_from is None:
-            self.pace_from = now, step
+            self.pace_from, self.last_redraw = (now, step), now
+            self.tell(f"first step after {now - self.began:.0f} s")
         if self.live and now - self.last_redraw > REDRAW_SECONDS:
             self.last_redraw = now
             alone = not several_hosts(self.model.distribute_strategy)  # else all would have to read
@@ -75,11 +80,7 @@ class Progress(keras.callbacks.Callback):
         self.pace = self.measure_pace(now, step) or self.pace
         self.pace_from = now, step
         self.last_logs = dict(logs)
-        text = self.line(logs, step, self.pace)
-        if self.live:
-            self.redraw(text)
-        else:
-            self.print_fn(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+        self.tell(self.line(logs, step, self.pace))
 
     def on_train_end(self, logs=None):
         if self.live:
@@ -93,6 +94,12 @@ class Progress(keras.callbacks.Callback):
         if left and pace:
             words.append(time_left(datetime.now(), seconds=left * pace))
         return "  ".join(words + describe(logs))
+
+    def tell(self, text):
+        if self.live:
+            self.redraw(text)
+        else:
+            self.print_fn(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
 
     def redraw(self, text):
         padded = text.ljust(len(self.text))  # to cover a longer line
