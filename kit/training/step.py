@@ -15,6 +15,7 @@ import tensorflow as tf
 from kit.training import layers
 from kit.training.ema import WeightAverage
 from kit.training.nonfinite import Nonfinite
+from kit.training.validation import keep_reading
 from kit.training.waiting import Waiting
 
 
@@ -233,6 +234,8 @@ class TrainingModel(keras.Model):
     def evaluate(self, *args, **kwargs):
         """Evaluate as Keras does; a label below 0 marks padding, which counts nothing."""
         self.evaluating = True
+        if kwargs.get("_use_cached_eval_dataset"):  # in `fit`
+            keep_reading(self._eval_epoch_iterator)
         try:
             with self.holding(average=True):
                 return super().evaluate(*args, **kwargs)

@@ -18,8 +18,21 @@ def padded(batches, size):
 def read_ahead(batches):
     """Return (batches without end, steps of one pass), for `fit`'s validation_data and _steps.
 
-    Keras then keeps one iterator for all epochs, which fills its buffers with the next pass while
-    the network trains. Of a dataset of unknown length (batches, None): each pass begins anew.
+    With `keep_reading` one iterator serves all epochs, and fills its buffers with the next pass
+    while the network trains. Of a dataset of unknown length (batches, None): each pass begins anew.
     """
     steps = int(batches.cardinality())
     return (batches.repeat(), steps) if steps > 0 else (batches, None)
+
+
+def keep_reading(epoch_iterator):
+    """Let Keras' EpochIterator over endless batches go on where its last pass ended.
+
+    Its own reset drops what is read ahead, and waits until the readers have ended: for seconds.
+    """
+
+    def reset():
+        epoch_iterator._steps_seen, epoch_iterator._epoch_iterator = 0, None
+
+    if epoch_iterator.steps_per_epoch and epoch_iterator._num_batches is None:
+        epoch_iterator.reset = reset
