@@ -19,6 +19,9 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
     `root` is the folder of the notebooks and of relative paths.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
     parser, commands = _parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
         close = difflib.get_close_matches(arguments[0], commands, n=1)
@@ -206,8 +209,6 @@ def _preempted(number, frame):
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
     if sys.argv[1:2] == ["run"]:
         signal.signal(signal.SIGTERM, _preempted)
     sys.exit(main())
