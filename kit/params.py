@@ -118,7 +118,8 @@ def load(
     problems += wrong
     parameters = None if wrong else Parameters(**sections, sources=sources)
     if problems or (problems := list(conflicts(parameters))):
-        raise ValueError("\n".join(problems))
+        said = "\n".join(problems)  # a value may hold any character
+        raise ValueError("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in said))
     return parameters
 
 
