@@ -53,13 +53,12 @@ def fit(
     - saving: the section Saving. With `patience` the model then is the best epoch's.
     - training_sizes: a list of [epoch, pixels], the image size from that epoch on, counted from 0.
 
-    Another process that would train in `run_dir` is refused until `save_model`.
-
     Returns Keras' History, whose `history` maps loss, cross_entropy, l2_loss, top1, top5, val_* of
     each, learning_rate, gradient_norm, images_per_second and input_wait to one value per epoch of
     all sessions. Raises ValueError when `run_dir` holds a run of other parameters, RuntimeError
     when the loss is not finite, OSError when nothing can be saved or another process trains in
-    `run_dir`; after all is saved, Preempted for a SIGTERM and KeyboardInterrupt for a SIGINT.
+    `run_dir` (until its `save_model`); after all is saved, Preempted for a SIGTERM and
+    KeyboardInterrupt for a SIGINT.
     """
     devices = model.distribute_strategy
     parameters = parameters | {"replicas": devices.num_replicas_in_sync}
