@@ -260,7 +260,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize("name", ["saved_model", "onnx", "litert"])
+@pytest.mark.parametrize(
+    "name", ["saved_model", *(pytest.param(x, marks=pytest.mark.slow) for x in ("onnx", "litert"))]
+)
 def test_a_full_disk_names_the_file_and_leaves_no_half_export(small_disk, name):
     run_dir = write_run(small_disk / "run")
     room = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize

@@ -65,6 +65,7 @@ def test_frozen_weights_are_not_decayed(one_replica):
     assert float(sum(model.losses)) == pytest.approx(1e-2 / 2 * (kernel**2).sum(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_rates_of_layers_are_those_of_pytorchs_groups():
     """Seven steps of momentum with the same gradients; the rate stays, as velocities hold it."""
     torch = pytest.importorskip("torch")

@@ -244,6 +244,7 @@ def onnx_model(folder, place):
     return folder / "model.onnx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["initializer", "constant", "graph", "nowhere"])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_onnx_that_reads_another_file_is_refused_before_a_runtime_sees_it(tmp_path, place, runtime):
@@ -257,6 +258,7 @@ def test_onnx_that_reads_another_file_is_refused_before_a_runtime_sees_it(tmp_pa
         formats.RUNTIMES[runtime].open(path)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_onnx_is_refused_in_one_line(tmp_path):
     pytest.importorskip("onnx")
     (tmp_path / "model.onnx").write_bytes(b"\xff" * 100)

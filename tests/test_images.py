@@ -280,6 +280,7 @@ def test_avif_is_read_whatever_it_is_called():
     assert np.abs(pixels(encoded) - np.asarray(picture(30, 40))).mean() < 5
 
 
+@pytest.mark.slow
 def test_heic_is_read_where_its_package_is(monkeypatch):
     heif = pytest.importorskip("pillow_heif")
     data = io.BytesIO()

@@ -13,7 +13,7 @@ from kit.__main__ import main
 from kit.files import hash_file
 from kit.inference import export, predict
 from kit.inference.classifier import Classifier, load_model
-from kit.inference.formats import metadata_path
+from kit.inference.formats import FORMATS, is_installed, metadata_path
 from kit.model import pretrained
 from tests import exported, images
 
@@ -25,6 +25,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+EXTRA = ("model.onnx", "model.tflite")  # written by packages that make setup leaves out
 ODD = "~ [a]*? é{b}$x 'c\""  # what functions that expand patterns take for one
 
 
@@ -35,7 +36,17 @@ def run_dir(tmp_path_factory):
     described = json.loads((run_dir / "model.json").read_text())
     described["sha256"] = hash_file(run_dir / "model.keras")
     (run_dir / "model.json").write_text(json.dumps(described))
-    export.export_all(run_dir, ["onnx", "litert", "saved_model"])
+    here = [form for form, made in FORMATS.items() if all(map(is_installed, made.modules))]
+    export.export_all(run_dir, [form for form in ("onnx", "litert", "saved_model") if form in here])
+    return run_dir
+
+
+@pytest.fixture
+def exported_run(run_dir):
+    """The trained model where both small runtimes are installed; else the test is skipped."""
+    for form in ("onnx", "litert"):
+        for module in FORMATS[form].modules:
+            pytest.importorskip(module)
     return run_dir
 
 
@@ -74,11 +85,12 @@ def state(folder):
     return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
 def test_answers_of_an_export_need_no_tensorflow_and_are_the_models(
-    run_dir, photos, tmp_path, name
+    exported_run, photos, tmp_path, name
 ):
-    place, here = only(run_dir, tmp_path / "run", name), tmp_path / "here"
+    place, here = only(exported_run, tmp_path / "run", name), tmp_path / "here"
     here.mkdir()
     before = state(place)
     command = ["predict", str(photos), "--run-dir", str(place), "--json", "--top-k", "9"]
@@ -89,7 +101,7 @@ def test_answers_of_an_export_need_no_tensorflow_and_are_the_models(
         text=True,
     )
     assert found.returncode == 0, found.stderr
-    model = Classifier.from_run_dir(run_dir)
+    model = Classifier.from_run_dir(exported_run)
     answers = json.loads(found.stdout)
     assert [answer["photo"] for answer in answers] == [str(photos / name) for name in NAMES]
     for answer in answers:
@@ -185,14 +197,16 @@ def test_one_model_is_named(extra, capsys):
     assert "--run-dir" in capsys.readouterr().err
 
 
-def test_the_fastest_is_an_export_and_the_model_where_there_is_none(run_dir, tmp_path):
-    assert Classifier.fastest(run_dir).model is None
-    plain = Classifier.fastest(only(run_dir, tmp_path / "run"))
+@pytest.mark.slow
+def test_the_fastest_is_an_export_and_the_model_where_there_is_none(exported_run, tmp_path):
+    assert Classifier.fastest(exported_run).model is None
+    plain = Classifier.fastest(only(exported_run, tmp_path / "run"))
     assert plain.model is not None and plain.passed == []
 
 
-def test_an_export_of_another_model_or_a_damaged_one_is_passed_over(run_dir, tmp_path):
-    place = only(run_dir, tmp_path / "run", "model.onnx", "model.tflite")
+@pytest.mark.slow
+def test_an_export_of_another_model_or_a_damaged_one_is_passed_over(exported_run, tmp_path):
+    place = only(exported_run, tmp_path / "run", "model.onnx", "model.tflite")
     with (place / "export" / "model.tflite").open("ab") as file:
         file.write(b"more")
     other = exported.write_run(tmp_path / "other", seed=3)
@@ -206,7 +220,9 @@ def test_an_export_of_another_model_or_a_damaged_one_is_passed_over(run_dir, tmp
     assert "is of another model" in stale and "export the model again" in stale
 
 
-@pytest.mark.parametrize("name", ["saved_model", "model.onnx", "model.tflite"])
+@pytest.mark.parametrize(
+    "name", ["saved_model", *(pytest.param(x, marks=pytest.mark.slow) for x in EXTRA)]
+)
 def test_an_odd_run_dir_is_a_folder_like_any_other(run_dir, photos, name):
     photo = photos / "RGB.jpg"
     found = Classifier.from_export(run_dir / "export" / name).classify(photo)
@@ -214,18 +230,19 @@ def test_an_odd_run_dir_is_a_folder_like_any_other(run_dir, photos, name):
     assert [name for name, _ in found] == [name for name, _ in expected]
 
 
-def test_a_locale_of_ascii_alone_changes_no_answer(run_dir, tmp_path):
+@pytest.mark.slow
+def test_a_locale_of_ascii_alone_changes_no_answer(exported_run, tmp_path):
     photo = tmp_path / "é [1] ~.jpg"
     photo.write_bytes(images.jpeg(60, 80))
     command = [sys.executable, "-c", WITHOUT_TENSORFLOW, "predict", str(photo)]
     ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     found = subprocess.run(
-        [*command, "--run-dir", str(run_dir), "--top-k", "1"],
+        [*command, "--run-dir", str(exported_run), "--top-k", "1"],
         env=os.environ | ascii_alone,
         capture_output=True,
         text=True,
     )
-    ((name, share),) = Classifier.fastest(run_dir).classify(photo, top_k=1)
+    ((name, share),) = Classifier.fastest(exported_run).classify(photo, top_k=1)
     shown = str(photo).replace("é", "\\xe9")
     assert (found.stdout, found.stderr) == (f"{shown}: {name} ({100 * share:.1f} %)\n", "")
 

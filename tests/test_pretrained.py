@@ -145,6 +145,7 @@ def test_a_path_of_a_file_is_given_back(home):
 # The table against the libraries that published the files.
 
 
+@pytest.mark.slow
 def test_torchvisions_files_are_those_of_its_release():
     theirs = pytorch.torchvision().models.ResNet50_Weights
     for name, released in (
@@ -170,6 +171,7 @@ def test_keras_file_is_that_of_its_release():
     np.testing.assert_allclose(row.channel_means, -zeros[0, 0, 0, ::-1], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PRETRAINED if name.startswith("timm/")])
 def test_timms_files_are_those_of_its_release(name):
     theirs = pytorch.timm().models.get_pretrained_cfg(name.removeprefix("timm/"))
@@ -236,6 +238,7 @@ def test_a_model_of_no_published_weights_is_refused(name):
         pretrained.load(name)
 
 
+@pytest.mark.slow
 def test_a_ready_model_answers_with_imagenets_names(home, monkeypatch):
     """With a stand-in for the file: a network of random weights."""
     pytest.importorskip("torch")  # writes the file

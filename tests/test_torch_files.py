@@ -28,6 +28,7 @@ def states():
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.slow
 def test_a_state_dict_is_read_as_pytorch_reads_it(tmp_path, zipped):
     torch = pytest.importorskip("torch")
     path = tmp_path / "state.pth"
@@ -41,6 +42,7 @@ def test_a_state_dict_is_read_as_pytorch_reads_it(tmp_path, zipped):
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.slow
 def test_a_network_is_read_with_its_metadata(tmp_path, zipped):
     torch = pytest.importorskip("torch")
     layer = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
@@ -105,6 +107,7 @@ def test_a_tensor_beyond_its_numbers_is_refused(tmp_path, place):
         read_state(path)
 
 
+@pytest.mark.slow
 def test_a_whole_checkpoint_is_refused(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "checkpoint.pth")
