@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from kit import notebook
+
 __version__ = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent  # relative paths in parameters mean this folder
 
@@ -51,3 +53,4 @@ class _QuietTensorFlow:
 
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # of Linux and of WSL2
 sys.meta_path.insert(0, _QuietTensorFlow)
+notebook.install()

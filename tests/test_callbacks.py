@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import keras
 import pytest
 import tensorflow as tf
-from jupyter_client.manager import start_new_kernel
 
 from kit.training import callbacks
 from kit.training.callbacks import ExpectedAccuracy, Measurements, Progress, input_bound
@@ -118,25 +117,6 @@ def test_steps_of_milliseconds_are_drawn_every_two_seconds(monkeypatch):
 )
 def test_the_time_of_arrival_names_another_day(seconds, words):
     assert callbacks.time_left(datetime(2026, 11, 23, 14, 0), seconds=seconds) == words
-
-
-def test_a_front_end_that_could_answer_is_somebody():
-    """Papermill, nbconvert and nbval ask as the first request does, JupyterLab as the second."""
-    manager, client = start_new_kernel()
-    answers = []
-    try:
-        for there in (False, True):
-            client.allow_stdin = there
-            code = "from kit.training.callbacks import is_interactive; print(is_interactive())"
-            client.execute_interactive(
-                code, allow_stdin=there, timeout=120, output_hook=answers.append
-            )
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    texts = [m["content"]["text"].strip() for m in answers if m["msg_type"] == "stream"]
-    assert [text for text in texts if text in ("True", "False")] == ["False", "True"]
-    assert not callbacks.is_interactive()
 
 
 def train_within(bands, outside_band, stream, epochs=3):

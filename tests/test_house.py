@@ -18,7 +18,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 # From the bottom to the top: a room imports itself and what stands on a lower floor.
 FLOORS = (
-    ("kit", "files", "locks", "signals", "machine", "sections", "values"),
+    ("kit", "files", "locks", "signals", "machine", "notebook", "sections", "values"),
     ("params",),
     ("data",),
     ("prep",),

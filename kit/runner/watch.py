@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from kit import locks, plots
+from kit.notebook import is_interactive
 from kit.training import run_state
-from kit.training.callbacks import is_interactive
 
 REDRAW_SECONDS = 10
 CURVES = ("loss", "accuracy")

@@ -1,27 +1,16 @@
 """Callbacks that show progress, check the accuracy, and measure speed and input wait."""
 
-import sys
 import time
 from datetime import datetime, timedelta
 
 import keras
 import tensorflow as tf
 
+from kit.notebook import is_interactive
 from kit.training.strategy import several_hosts
 
 REDRAW_SECONDS = 2  # between two live lines: each waits for the device
 INPUT_BOUND = 0.1  # share of the step time spent waiting, from which a faster input would pay
-
-
-def is_interactive():
-    """Tell whether this code runs in a notebook that somebody has open.
-
-    Every request to a Jupyter kernel states whether a question could be asked (`allow_stdin` in
-    Jupyter's messaging protocol): JupyterLab says yes; papermill, nbconvert and nbval say no.
-    """
-    ipython = sys.modules.get("IPython")  # a notebook's kernel has imported it
-    kernel = getattr(ipython and ipython.get_ipython(), "kernel", None)
-    return kernel is not None and kernel.get_parent("shell")["content"].get("allow_stdin", False)
 
 
 class Progress(keras.callbacks.Callback):
