@@ -202,10 +202,10 @@ def test_gzip_bomb_stops_at_its_limit(monkeypatch):
     monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 2**20)
     data = gzip.compress(header("a.xml", 2**25) + bytes(2**25))
     file = gzip.GzipFile(fileobj=io.BytesIO(data))
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ValueError, match="a.xml claims 33,554,432 bytes"):
         list(archives.read_members(file, end=archives.MAX_UNPACKED_BYTES))
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 # Devkit

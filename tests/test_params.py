@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -210,11 +211,12 @@ except ValueError as error:
     print(len(str(error).splitlines()))
 print("tensorflow" in sys.modules or "keras" in sys.modules)
 """
-    begin = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = subprocess.run(
         [sys.executable, "-c", program % SIX_MISTAKES], cwd=ROOT, capture_output=True, text=True
     )
-    assert time.monotonic() - begin < 2
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
     assert run.stdout.split() == ["6", "False"], run.stderr
 
 
@@ -378,10 +380,10 @@ BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for 
 )
 def test_a_recipe_that_would_fill_the_memory_is_refused_at_once(tmp_path, text, words):
     (tmp_path / "bomb.yaml").write_text(text)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ValueError, match=rf"bomb\.yaml: .*{words}") as error:
         params.load(str(tmp_path / "bomb.yaml"))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert len(str(error.value)) < 2000
 
 
@@ -389,7 +391,7 @@ def test_a_recipe_that_would_fill_the_memory_is_refused_at_once(tmp_path, text, 
     "value", ["[&a [1, 1], *a]", "[" * 20_000, "9" * 5000, "[" + "1, " * 40_000]
 )
 def test_a_value_that_would_fill_the_memory_is_refused_at_once(value):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ValueError, match="decay_epochs: "):
         params.load(None, {"decay_epochs": value})
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
