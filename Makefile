@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder  # two processes of tests; a file's tests share what it prepares
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup demo test test-all mutants bench lint lab refresh lock clean
+.PHONY: setup demo test test-all check-pretrained mutants bench lint lab refresh lock clean
 
 setup: $(VENV)/.ready
 
@@ -41,6 +41,9 @@ $(VENV)/.ready-parity: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'safetensors==0.*'
 	$(BIN)/python -m pip install --quiet --no-deps 'torchvision==0.28.*' 'timm==1.0.*'
 	@touch $@
+
+check-pretrained: $(VENV)/.ready $(VENV)/.ready-export  ## published weights on your ImageNet validation images: make check-pretrained IMAGES=/path
+	$(BIN)/python tests/check_pretrained.py "$(IMAGES)" $(WEIGHTS)
 
 mutants: setup  ## small faults in the core, each against its fast tests; goes on where it was ended: make mutants SECONDS=600
 	$(BIN)/python tests/mutation/mutate.py $(SECONDS)
