@@ -24,6 +24,7 @@ def states(lines):
     return [line.state for line in lines]
 
 
+@pytest.mark.slow
 def test_the_command_finds_this_machine_fit(data_dir, tmp_path):
     settings = {"HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path), "PATH": str(tmp_path)}
     settings["CUDA_VISIBLE_DEVICES"] = "-1"

@@ -16,6 +16,7 @@ from kit.inference.classifier import Classifier
 from tests.images import class_folders, jpeg
 
 SMALL = {
+    "stage_sizes": "[1, 1, 1, 1]",
     "image_size": "32",
     "resize_side": "37",
     "batch_size": "6",

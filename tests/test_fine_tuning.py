@@ -91,7 +91,7 @@ def test_rates_of_layers_are_those_of_pytorchs_groups():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "lamb"])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_all_layers_but_the_last_learn_so_much_more_slowly(optimizer, replicas, request, tmp_path):
     """One step from the same weights: the body moves a quarter as far, the last layer as far."""
     strategy = request.getfixturevalue(["one_replica", "two_replicas"][replicas - 1])
@@ -110,6 +110,7 @@ def test_all_layers_but_the_last_learn_so_much_more_slowly(optimizer, replicas, 
         assert error < 1e-2 * share * np.linalg.norm(whole) + 1e-6, path
 
 
+@pytest.mark.slow
 def test_it_is_resumed_bit_for_bit(tmp_path_factory, tmp_path):
     data_dir = make_shards(tmp_path_factory.mktemp("shards"))
     changes = {"freeze": "stage1", "body_rate_factor": 0.3, "ema_decay": 0.9, **WEIGHTS}

@@ -139,7 +139,7 @@ def test_other_pixels_are_refused(copy, wrong):
         formats.load(copy)(wrong)
 
 
-@pytest.mark.parametrize("name", ["onnx", "saved_model"])
+@pytest.mark.parametrize("name", [pytest.param("onnx", marks=pytest.mark.slow), "saved_model"])
 def test_a_runtimes_own_error_is_one_line(tmp_path, name):
     """Of a file whose hash is right, as one for a newer runtime."""
     path = tmp_path / formats.FORMATS[name].file

@@ -95,7 +95,8 @@ def compiled(p, classes):
     """Give the narrow network of these parameters, compiled as in notebook 02."""
     with make_strategy(replicas=1).scope():
         decay = optimizers.decay_in_loss(p.optimizer, p.weight_decay)
-        model = training_model(resnet50(p.network, classes=classes, decay=decay, width=WIDTH))
+        network = resnet50(p.network, classes=classes, decay=decay, width=WIDTH)
+        model = training_model(network, freeze=p.initial.freeze)
         rate = p.schedule.scaled(p.schedule.learning_rate)
         model.compile(
             optimizers.make_optimizer(model, p.optimizer, p.weight_decay, rate),
