@@ -189,6 +189,33 @@ def test_plain_papermill_does_the_same(own_photographs, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_table_with_a_test_split_goes_through_all_notebooks(tmp_path):
+    """The images of a group stay together, and what is kept apart is scored once, at the end."""
+    raw_dir = class_folders(tmp_path / "raw", classes=2, images=12)
+    rows = [("path", "label", "split", "group")]
+    for label in range(2):
+        for number, path in enumerate(sorted((raw_dir / f"class{label}").iterdir())):
+            split = "test" if number < 3 else "train"  # of which the kit holds a part out
+            rows.append((path.relative_to(raw_dir), f"kind {label}", split, number // 3))
+    with (raw_dir / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    folders = {"raw_dir": raw_dir, "data_dir": tmp_path / "data", "run_dir": tmp_path / "run"}
+    given = SMALL | {name: str(path) for name, path in folders.items()}
+    done = kit_run("--recipe", "folder", **given | {"validation_fraction": "0.34"})
+    assert done.returncode == 0, done.stderr
+    splits = json.loads((tmp_path / "data" / "manifest.json").read_text())["splits"]
+    assert {name: split["images"] for name, split in splits.items()} == {
+        "train": 12,
+        "validation": 6,
+        "test": 6,
+    }
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert (found["images"], found["test"]["images"]) == (6, 6)
+    assert "test" in (tmp_path / "run" / "model_card.md").read_text()
+    assert len(list((tmp_path / "run" / "notebooks").iterdir())) == 5
+
+
+@pytest.mark.slow
 def test_the_demonstration_learns_and_gives_the_same_accuracy_twice(tmp_path):
     scores = []
     for number in ("1", "2"):
