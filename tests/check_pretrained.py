@@ -19,6 +19,7 @@ from kit.data.folders import named
 from kit.evaluation import compatibility, predictions, scores, tables
 from kit.inference import classifier, export, formats
 from kit.model import pretrained
+from kit.model.metadata import sizes_of
 from kit.model.sections import PRETRAINED
 from kit.pipeline.dataset import evaluation_dataset
 from kit.prep import devkit, imagenet, listing, splits, writer
@@ -156,6 +157,7 @@ def can_be_written(form) -> bool:
 def save(name, shards, run_dir) -> None:
     """Write the run_dir that a training of these weights would have left."""
     given = {"initial_weights": name, "resize_side": PRETRAINED[name].resize_side}
+    given["antialias"] = name != "keras"  # as torchvision and timm were scored
     p = params.load(overrides=given)
     run_dir.mkdir(parents=True, exist_ok=True)
     network = training_model(pretrained.load(name)[0])
@@ -164,9 +166,8 @@ def save(name, shards, run_dir) -> None:
 
 def batches(metadata, what):
     """Give the batches of all validation images, with a progress bar."""
-    size = {side: metadata[side] for side in ("image_size", "resize_side")}
     data = {"data_dir": OUT / "shards", "split": "validation", "batch_size": BATCH}
-    return tqdm(evaluation_dataset(**data, **size), desc=what)
+    return tqdm(evaluation_dataset(**data, **sizes_of(metadata)), desc=what)
 
 
 def table(rows) -> str:

@@ -12,8 +12,11 @@ SIZE, RESIZE_SIDE = 32, 40
 NAMES = ("red", "green", "blue", "grey", "black")
 
 
-def write_run(run_dir, precision="float32", *, version="1.5", seed=2):
-    """Write model.keras and model.json of a network with something to say; give run_dir."""
+def write_run(run_dir, precision="float32", *, version="1.5", seed=2, **changes):
+    """Write model.keras and model.json of a network with something to say; give run_dir.
+
+    `changes` are of model.json.
+    """
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(precision)
     model = network(
@@ -34,7 +37,7 @@ def write_run(run_dir, precision="float32", *, version="1.5", seed=2):
     model.save(run_dir / "model.keras")
     classes = [{"wnid": f"n{number}", "name": name} for number, name in enumerate(NAMES)]
     metadata = {"classes": classes, "image_size": SIZE, "resize_side": RESIZE_SIDE}
-    metadata["sha256"] = hash_file(run_dir / "model.keras")
+    metadata |= {"sha256": hash_file(run_dir / "model.keras")} | changes
     (run_dir / "model.json").write_text(json.dumps(metadata))
     return run_dir
 

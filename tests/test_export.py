@@ -17,6 +17,7 @@ from kit.inference import export, formats
 from kit.inference.classifier import Classifier, load_model
 from kit.model.folding import in_float32
 from kit.pipeline.dataset import evaluation_dataset
+from kit.pipeline.preprocessing import evaluation_image
 from kit.training import trainer
 from tests import images
 from tests.exported import NAMES, SIZE, log_probabilities, pixels, write_run
@@ -80,6 +81,22 @@ def test_served_pixels_are_those_of_evaluation(run_dir):
     photo = images.jpeg(70, 53)
     of_bytes = served(run_dir, "serving_default")(image_bytes=tf.constant([photo]))
     of_pixels = served(run_dir, "pixels")(images=tf.constant(classifier.image(photo)[np.newaxis]))
+    np.testing.assert_array_equal(of_bytes["probabilities"], of_pixels["probabilities"])
+
+
+def test_a_model_of_antialiased_images_is_served_them(tmp_path):
+    run_dir = write_run(tmp_path, antialias=True)
+    export.export_all(run_dir, ["saved_model"])
+    noise = np.random.default_rng(0).integers(0, 256, (170, 130, 3)).astype("uint8")
+    photo = tf.io.encode_jpeg(noise).numpy()
+    square = Classifier.from_run_dir(run_dir).image(photo)
+    exported = Classifier.from_export(run_dir / "export" / "saved_model")
+    np.testing.assert_array_equal(exported.image(photo), square)
+    size = {"image_size": SIZE, "resize_side": 40}
+    np.testing.assert_array_equal(square, evaluation_image(photo, **size, antialias=True))
+    assert (square != evaluation_image(photo, **size).numpy()).any()
+    of_bytes = served(run_dir, "serving_default")(image_bytes=tf.constant([photo]))
+    of_pixels = served(run_dir, "pixels")(images=tf.constant(square[np.newaxis]))
     np.testing.assert_array_equal(of_bytes["probabilities"], of_pixels["probabilities"])
 
 

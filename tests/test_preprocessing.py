@@ -72,6 +72,17 @@ def test_resize_is_bilinear(height, width):
     assert np.abs(ours - exact).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize("height, width", [(57, 31), (224, 224), (40, 200)])
+def test_an_antialiased_resize_is_pillows_but_for_a_level(height, width):
+    """Pillow rounds between rows and columns; upwards it interpolates as without."""
+    image = np.random.default_rng(0).integers(0, 256, (90, 130, 3)).astype("uint8")
+    ours = everywhere(lambda x: preprocessing.resize(x, height, width, antialias=True), image)
+    theirs = np.asarray(Image.fromarray(image).resize((width, height), Image.BILINEAR))
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+    if min(90 / height, 130 / width) > 1.5:
+        assert np.abs(ours.astype(int) - bilinear(image, height, width)).mean() > 10
+
+
 @pytest.mark.parametrize(
     "height, width, expected",
     [(100, 200, (64, 128)), (200, 100, (128, 64)), (333, 500, (64, 96)), (64, 64, (64, 64))],
@@ -99,12 +110,15 @@ def test_evaluation_is_short_side_then_centre():
     assert np.abs(ours - whole[4:68, 16:80]).max() <= 0.5 + 1e-3
 
 
-@given(st.integers(20, 400), st.integers(20, 400), st.sampled_from([1, 3]), st.integers(0, 9))
+@given(
+    *(st.integers(20, 400), st.integers(20, 400), st.sampled_from([1, 3]), st.integers(0, 9)),
+    st.booleans(),
+)
 @settings(max_examples=60, deadline=None)
-def test_evaluation_outside_a_graph_gives_the_very_pixels(height, width, channels, odd):
+def test_evaluation_outside_a_graph_gives_the_very_pixels(height, width, channels, odd, smooth):
     image = photograph(height, width)[..., :channels]
     encoded = tf.io.encode_jpeg(image).numpy()
-    size = {"image_size": 24, "resize_side": 25 + odd}
+    size = {"image_size": 24, "resize_side": 25 + odd, "antialias": smooth}
     expected = preprocessing.evaluation_image(encoded, **size)
     found = preprocessing.evaluation_pixels(encoded, **size)
     assert found.dtype == np.uint8
@@ -112,13 +126,18 @@ def test_evaluation_outside_a_graph_gives_the_very_pixels(height, width, channel
     np.testing.assert_array_equal(evaluation_crop.evaluation_square(encoded, **size), expected)
 
 
-@given(st.integers(1, 9), st.booleans(), st.integers(0, 2), st.integers(1, 100))
+@given(
+    *(st.integers(1, 9), st.booleans(), st.integers(0, 2), st.integers(1, 100)),
+    st.booleans(),
+)
 @settings(max_examples=60, deadline=None)
-def test_square_without_tensorflow_has_the_very_pixels_of_any_jpeg(size, progressive, chroma, q):
+def test_square_without_tensorflow_has_the_very_pixels_of_any_jpeg(
+    size, progressive, chroma, q, smooth
+):
     buffer = io.BytesIO()
     picture = Image.fromarray(photograph(31 * size, 290 - 23 * size))
     picture.save(buffer, "JPEG", progressive=progressive, subsampling=chroma, quality=q)
-    sides = {"image_size": 13 * size, "resize_side": 15 * size}
+    sides = {"image_size": 13 * size, "resize_side": 15 * size, "antialias": smooth}
     expected = preprocessing.evaluation_image(buffer.getvalue(), **sides)
     found = evaluation_crop.evaluation_square(buffer.getvalue(), **sides)
     np.testing.assert_array_equal(found, expected)
@@ -246,6 +265,18 @@ def test_a_training_image_is_its_window_resized_and_perhaps_flipped(changes):
         assert min(straight, mirrored) < 1.0
         flipped += mirrored < straight
     assert 3 <= flipped <= 17  # 10 expected
+
+
+def test_antialias_smooths_the_very_crop():
+    """As Pillow does, but for a level."""
+    encoded, seed = jpeg(300, 400), [0, 3]
+    rough, smooth = (training(encoded, NO_BOX, seed, antialias=on).numpy() for on in (False, True))
+    place = window(seed, height=300, width=400)
+    crop = tf.io.decode_and_crop_jpeg(encoded, place, channels=3, dct_method="").numpy()
+    theirs = np.asarray(Image.fromarray(crop).resize((48, 48), Image.BILINEAR)).astype(int)
+    sides = theirs, theirs[:, ::-1]  # perhaps flipped
+    assert min(np.abs(smooth - side).max() for side in sides) <= 1
+    assert min(np.abs(rough - side).max() for side in sides) > 5
 
 
 def test_the_seed_decides_the_image():

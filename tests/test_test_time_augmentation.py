@@ -28,11 +28,13 @@ def ramp(path, height=40, width=60):
     return path.read_bytes()
 
 
-def test_the_centre_is_that_of_the_evaluation(tmp_path):
+@pytest.mark.parametrize("smooth", [False, True])
+def test_the_centre_is_that_of_the_evaluation(smooth, tmp_path):
     data_dir = make_shards(tmp_path, classes=2, images=9)
     where = {"data_dir": data_dir, "split": "validation"}
-    ours = test_time_augmentation.batches(encoded_examples(**where), "centre", batch_size=4, **SIZE)
-    theirs = evaluation_dataset(**where, batch_size=4, **SIZE)
+    how = SIZE | {"antialias": smooth, "batch_size": 4}
+    ours = test_time_augmentation.batches(encoded_examples(**where), "centre", **how)
+    theirs = evaluation_dataset(**where, **how)
     for mine, other in zip(ours, theirs, strict=True):
         for one, same in zip(mine, other, strict=True):
             np.testing.assert_array_equal(one, same)

@@ -233,7 +233,8 @@ def test_the_saved_model_says_what_it_was_trained_with(changes, trained_at, eval
     assert metadata["classes"] == MANIFEST["classes"]
     assert (metadata["label_offset"], metadata["store_short_side"]) == (1, 48)
     assert (metadata["training_size"], metadata["image_size"]) == (trained_at, evaluated_at)
-    for name in ("resnet_version", "stage_sizes", "resize_side", "channel_means", "precision"):
+    same = ("resnet_version", "stage_sizes", "resize_side", "antialias", "channel_means")
+    for name in (*same, "precision"):
         assert metadata[name] == PARAMETERS[name]
     assert (metadata["data"]["images"], metadata["data"]["shards"]) == ({"train": 8}, {"train": 2})
     assert metadata["parameters"] == parameters

@@ -59,14 +59,14 @@ def file_names(examples):
     return [name.decode() for batch in names for name in batch.numpy()]
 
 
-def images_at(examples, positions, *, image_size, resize_side):
+def images_at(examples, positions, **sizes):
     """Give what the network sees of the images at these positions: uint8 [image_size, .., 3] each.
 
-    `examples` are those of kit.pipeline.dataset.encoded_examples.
+    `examples` are those of kit.pipeline.dataset.encoded_examples, `sizes` what evaluation_image
+    takes.
     """
-    size = {"image_size": image_size, "resize_side": resize_side}
     return [
-        evaluation_image(example["encoded"], **size).numpy()
+        evaluation_image(example["encoded"], **sizes).numpy()
         for example in examples_at(examples, positions)
     ]
 

@@ -27,18 +27,18 @@ def _ten_crop(image, size):
 VIEWS = {"centre": (preprocessing.centre_crop, 1), "flip": (_flip, 2), "ten_crop": (_ten_crop, 10)}
 
 
-def batches(examples, view, batch_size, *, image_size, resize_side):
+def batches(examples, view, batch_size, *, image_size, **resize):
     """Give batches (pixels uint8, labels) of unbatched, encoded examples, in their order.
 
     Pixels are [batch, image_size, image_size, 3] for `view` "centre"; the other views have a second
-    axis of 2 or 10 crops, all of which `batch_size` counts. Each image is first resized to the
-    short side `resize_side`.
+    axis of 2 or 10 crops, all of which `batch_size` counts. Each image is first resized as
+    `resize_short_side` does with `resize`.
     """
     cut, views = VIEWS[view]
 
     def crop(example):
         image = preprocessing.decode(example["encoded"])
-        image = preprocessing.resize_short_side(image, resize_side)
+        image = preprocessing.resize_short_side(image, **resize)
         return cut(image, image_size), example["label"]
 
     return (

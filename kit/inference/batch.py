@@ -24,9 +24,10 @@ from kit.data.paths import printable
 from kit.inference import journal
 from kit.inference.classifier import BATCH, THREADS, check_top_k, encoded, likeliest
 from kit.inference.table import check_table, write_table
+from kit.model.metadata import RESIZE
 
 # metadata that the answers depend on besides the network
-DECIDES = ("image_size", "resize_side", *Form._fields, "classes")
+DECIDES = ("image_size", *RESIZE, *Form._fields, "classes")
 
 
 def find_photos(photos, table=None, *, hidden=None):

@@ -17,7 +17,7 @@ from kit.data.paths import printable
 from kit.files import hash_file
 from kit.inference import formats
 from kit.machine import Room, cores
-from kit.model.metadata import SIZES, read_metadata
+from kit.model.metadata import SIZES, read_metadata, sizes_of
 from kit.pipeline.evaluation_crop import decode_jpeg, evaluation_square, evaluation_window
 
 BATCH = 32  # images in memory at once
@@ -85,7 +85,7 @@ class Classifier:
         self.passed = []  # of `fastest`
         self.metadata = metadata
         self.classes = metadata["classes"]
-        self.size = {name: metadata[name] for name in ("image_size", "resize_side")}
+        self.sizes = sizes_of(metadata)
 
     @classmethod
     def from_model(cls, model, metadata):
@@ -174,13 +174,14 @@ class Classifier:
         That is [ymin, xmin, ymax, xmax], shares of its sides. Raises as `image` does.
         """
         pixels = _naming(lambda data: decode_jpeg(prepare_for(self.metadata, data)), photo)
-        return pixels, evaluation_window(*pixels.shape[:2], **self.size)
+        sides = {name: self.sizes[name] for name in ("image_size", "resize_side")}
+        return pixels, evaluation_window(*pixels.shape[:2], **sides)
 
     def decode(self, data):
         """Give `image` of encoded bytes; ValueError with the bare reason."""
         header = read_header(data)
         with DECODED.taken(header.height * header.width):
-            return self._square(prepare_for(self.metadata, data), **self.size)
+            return self._square(prepare_for(self.metadata, data), **self.sizes)
 
 
 def encoded(photo):

@@ -25,6 +25,7 @@ from kit.inference.classifier import load_model
 from kit.inference.formats import FORMATS
 from kit.locks import holding
 from kit.model.folding import deployable, in_float32
+from kit.model.metadata import sizes_of
 from kit.pipeline.dataset import evaluation_dataset
 from kit.pipeline.preprocessing import evaluation_image
 
@@ -87,9 +88,9 @@ def int8_images(data_dir, metadata, *, calibration_images):
     Raises ValueError for other data than the model of `metadata`, its model.json, was trained on.
     """
     check_data(metadata, read_manifest(data_dir))
-    size = {name: metadata[name] for name in ("image_size", "resize_side")}
+    sizes = sizes_of(metadata)
     batches = [
-        evaluation_dataset(data_dir=data_dir, split=split, batch_size=batch_size, **size)
+        evaluation_dataset(data_dir=data_dir, split=split, batch_size=batch_size, **sizes)
         for split, batch_size in (("train", calibration_images), ("validation", 32))
     ]
     return next(batches[0].as_numpy_iterator())[0], batches[1]
@@ -99,7 +100,7 @@ def _write(name, network, path, metadata, calibration):
     match name:
         case "saved_model":
             with replacing_folder(path) as made, plain_path(made) as folder:
-                write_saved_model(network, folder, resize_side=metadata["resize_side"])
+                write_saved_model(network, folder, **sizes_of(metadata))
         case "onnx":
             with replacing(path) as file:
                 write_onnx(network, file)
@@ -109,16 +110,17 @@ def _write(name, network, path, metadata, calibration):
             write_litert_int8(network, path, calibration=calibration)
 
 
-def write_saved_model(network, path, *, resize_side):
+def write_saved_model(network, path, **sizes):
     """Write a TensorFlow SavedModel with two signatures, each giving {"probabilities"}.
 
     "serving_default" takes encoded images, image_bytes: string [batch], and decodes, resizes and
     crops them as evaluation does; "pixels" takes what the other formats take, images. Other images
     than RGB or grey JPEGs differ by about one of 255 levels from what preparation stores of them.
-    A model trained at a store_short_side expects images of that short side.
+    A model trained at a store_short_side expects images of that short side. `sizes` is what
+    evaluation_image takes.
     """
     size = network.input_shape[1]
-    decode = partial(evaluation_image, image_size=size, resize_side=resize_side)
+    decode = partial(evaluation_image, **sizes)
 
     def from_bytes(image_bytes):
         with tf.device("CPU:0"):  # the pixels are to be the same beside a GPU

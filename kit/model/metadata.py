@@ -3,6 +3,7 @@
 from kit.files import check_form, check_seal, read_json
 
 SIZES = {"classes": [{"wnid": str, "name": str}], "image_size": int, "resize_side": int}
+RESIZE = ("resize_side", "antialias")  # keys that say how evaluation resizes
 RENAMED = {  # keys and parameters of models that older kits have trained
     "version": "resnet_version",
     "test_size": "evaluation_size",
@@ -38,6 +39,12 @@ def read_metadata(path, needed=SIZES, remedy="train again") -> dict:
             f"{path} has resize_side {resize_side}, under image_size {image_size}: {remedy}"
         )
     return metadata
+
+
+def sizes_of(metadata) -> dict:
+    """Give what `evaluation_image` takes for this model; an older one states no antialias."""
+    sizes = {name: metadata[name] for name in ("image_size", "resize_side")}
+    return sizes | {"antialias": metadata.get("antialias", False)}
 
 
 def _renamed(values):

@@ -121,23 +121,21 @@ class TrainingData:
         return make
 
 
-def evaluation_dataset(
-    *, data_dir, split, batch_size, image_size, resize_side, worker=0, workers=1
-):
+def evaluation_dataset(*, data_dir, split, batch_size, image_size, worker=0, workers=1, **resize):
     """Give batches of (images uint8, labels int64): each image once, in the shards' order.
 
     The last batch holds what is left. Another number of images than the manifest's is an error of
     TensorFlow. worker of workers: gives its slice of each batch; the last one is divided as evenly
-    as can be, and may be empty, so that all workers count the same steps.
+    as can be, and may be empty, so that all workers count the same steps. `resize` is what
+    `evaluation_image` takes besides.
     """
     images = images_in(data_dir, split)
     share = share_of(batch_size, workers)
 
     def preprocess(position, serialized):
         example = records.parse_example(serialized)
-        image = preprocessing.evaluation_image(
-            example["encoded"], image_size=image_size, resize_side=resize_side
-        )
+        encoded = example["encoded"]
+        image = preprocessing.evaluation_image(encoded, image_size=image_size, **resize)
         return image, example["label"]
 
     def wanted(position, serialized):

@@ -13,7 +13,7 @@ from kit.data.images import check_sides
 STRIP = 2048  # rows
 
 
-def evaluation_square(encoded, *, image_size, resize_side):
+def evaluation_square(encoded, *, image_size, resize_side, antialias=False):
     """Give what `preprocessing.evaluation_pixels` gives of one JPEG: uint8 [size, size, 3].
 
     Only the square is computed, not the whole resized image. Raises ValueError for a damaged JPEG,
@@ -21,6 +21,10 @@ def evaluation_square(encoded, *, image_size, resize_side):
     """
     pixels = decode_jpeg(encoded)
     sides = resized_sides(*pixels.shape[:2], resize_side)
+    if antialias:
+        for side in sides:  # the rows, then, with the axes exchanged, the columns
+            pixels = _averages(pixels, (side - image_size) // 2, image_size, side).swapaxes(0, 1)
+        return np.rint(pixels).astype(np.uint8)
     (above, below, down), (left, right, across) = (
         _neighbours((new - image_size) // 2, image_size, old, new)
         for old, new in zip(pixels.shape, sides, strict=False)
@@ -90,3 +94,23 @@ def _neighbours(begin, count, old, new):
     low = np.floor(at)
     first, second = (np.clip(index, 0, old - 1).astype(int) for index in (low, low + 1))
     return first, second, at - low
+
+
+def _averages(pixels, begin, count, new):
+    """Give `count` rows from `begin` on of the image resized to `new` rows, float32.
+
+    Each is the average of the rows that it stands for, weighed by a triangle around its centre:
+    TensorFlow's ScaleAndTranslate with antialias, in its float32 and its order.
+    """
+    old, half, one = len(pixels), np.float32(0.5), np.float32(1)
+    ratio = one / (np.float32(new) / np.float32(old))
+    reach = max(ratio, one)
+    centres = (np.arange(begin, begin + count, dtype=np.float32) + half) * ratio
+    first = np.clip(np.ceil(centres - reach - half), 0, old - 1).astype(int)
+    last = np.clip(np.floor(centres + reach - half), 0, old - 1).astype(int)
+    rows = first + np.arange((last - first).max() + 1)[:, np.newaxis]
+    away = np.abs((rows.astype(np.float32) + half - centres) * (one / reach))
+    weights = np.where((away < 1) & (rows <= last), one - away, np.float32(0))
+    weights *= one / sum(weights)
+    parts = zip(weights[..., np.newaxis, np.newaxis], np.minimum(rows, old - 1), strict=True)
+    return sum(weight * pixels[row] for weight, row in parts)

@@ -81,8 +81,9 @@ class Resolution(Section):
 
 @dataclass(frozen=True)
 class Crop(Section):
-    """How a training crop is drawn."""
+    """How a training crop is drawn, and how images are resized in training and evaluation."""
 
+    antialias: bool = free()
     crop_sampling: str = one_of("distorted_box", "random_resized")
     min_object_covered: float = within(0, 1, "take 0.1")
     aspect_ratio_range: list = limited(ends)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from kit import __version__, signals
 from kit.data.manifest import summary as manifest_summary
 from kit.files import hash_file, replacing, seal, write_json
+from kit.model.metadata import RESIZE
 from kit.pipeline.undecodable import naming_undecodable
 from kit.training import run_state, strategy
 from kit.training.backup import Backup
@@ -173,7 +174,7 @@ def model_metadata(manifest, parameters):
     """Return what evaluation must not differ from, and what the network can be built from."""
     from kit.data.images import form_of  # imports Pillow, without which one can train
 
-    same = ("resnet_version", "stage_sizes", "resize_side", "channel_means", "precision")
+    same = ("resnet_version", "stage_sizes", *RESIZE, "channel_means", "precision")
     sizes = parameters["training_sizes"] or [[0, parameters["image_size"]]]
     return {
         "classes": manifest["classes"],

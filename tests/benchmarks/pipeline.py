@@ -6,7 +6,7 @@ memory: from tensors, or from files that the system holds in its cache; names wi
 that were dropped from that cache before each round. DALI and PyTorch are left out where they are
 not installed (pip install -e '.[bench]'). MINUTES=10 in the environment also watches the memory for
 so long. For stored_320_pixels and resident less is better. with_ stands for our own batches with an
-augmentation, against them without.
+augmentation or `antialias`, against them without.
 """
 
 import multiprocessing
@@ -34,7 +34,8 @@ MARKS = {  # ours, theirs, how many times faster ours is to be
     "vs_decode_bound": ("ours", "bound", 0.85),
     "stored_320": ("stored", "ours", 1.25),
 }
-CHANGES = {  # what an augmentation leaves of the rate, without a mark
+CHANGES = {  # what an augmentation or a smoother resize leaves of the rate, without a mark
+    "with_antialias": {"antialias": True},
     "with_rand_augment": {"augmentation": "rand_augment"},
     "with_trivial_augment": {"augmentation": "trivial_augment"},
     "with_erasing": {"random_erasing": 0.1},
