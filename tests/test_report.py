@@ -215,7 +215,7 @@ def test_the_summary_tells_the_averages_over_the_classes_and_the_test_split(tmp_
         "0.950 (averages over the classes)"
     )
     assert found["test split"].endswith("of 77 images")
-    assert found["labels"] == "12 of 300 may be wrong (notebook 03)"
+    assert found["labels"] == "the model doubts 12 of 300 (notebook 03)"
 
 
 @pytest.mark.parametrize("clock", [1e9, 3e9])

@@ -68,7 +68,7 @@ def measured(run_dir: Path) -> Iterator[tuple[str, str]]:
         if test := found.get("test"):
             yield "test split", _accuracy(test)
         if doubtful := found.get("suspicious_labels", {}).get("images"):
-            yield "labels", f"{doubtful:,} of {found['images']:,} may be wrong (notebook 03)"
+            yield "labels", f"the model doubts {doubtful:,} of {found['images']:,} (notebook 03)"
     if found := of_model(run_dir, "latency.json"):
         yield "latency", f"{found['total']['p50']:.1f} ms for one image (median)"
     if found := read(run_dir / "throughput.json"):
