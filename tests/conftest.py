@@ -5,6 +5,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import pytest
+import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
 from tensorflow.python.framework.config import disable_op_determinism
 
 from kit.training.strategy import logical_cpus, make_strategy
@@ -12,6 +14,20 @@ from kit.training.strategy import logical_cpus, make_strategy
 # a shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 logical_cpus(2)  # two logical CPUs stand in for two GPUs; TensorFlow fixes their number once
+device_dataset = multi_device_iterator_ops._create_device_dataset
+
+
+def untuned(*arguments):
+    """Give what hands batches to a replica, without the thread that would tune it.
+
+    The garbage collector waits for that thread's nap, up to a minute: kit.pipeline.dataset.options.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return device_dataset(*arguments).with_options(options)
+
+
+multi_device_iterator_ops._create_device_dataset = untuned
 
 
 @pytest.fixture

@@ -48,15 +48,16 @@ def compiled(*, replicas=1, deterministic=True, **changes):
 
 
 @functools.cache
-def _compiled_once():
-    model = compiled()
+def _compiled_once(replicas):
+    model = compiled(replicas=replicas)
     variables = [*model.variables, *model.optimizer.variables]
     return model, [(variable, variable.numpy()) for variable in variables]
 
 
-def untrained():
+def untrained(replicas=1):
     """Give the model of `compiled` as it was at first; the same one each time, which is quicker."""
-    model, values = _compiled_once()
+    model, values = _compiled_once(replicas)
+    trainer.set_seed(0, deterministic=True)  # which conftest.py ends after each test
     for variable, value in values:
         variable.assign(value)
     return model

@@ -155,6 +155,12 @@ def test_a_tie_is_no_hit_in_training_as_in_evaluation():
             assert metric.result() == 0
 
 
+def test_the_first_is_a_hit_and_so_are_the_first_five():
+    labels, logits = np.arange(7), np.tile(np.arange(7, 0, -1, "float32"), (7, 1))
+    hits = [measure(tf.constant(labels), logits) for measure in (losses.top1, losses.top5)]
+    np.testing.assert_array_equal(hits, [labels == 0, labels <= 4])
+
+
 def test_a_logit_that_is_no_number_is_no_hit():
     logits = np.array([[np.nan, 1, 2], [3, np.nan, 1]], "float32")
     labels = np.array([0, 0])

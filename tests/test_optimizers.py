@@ -62,7 +62,7 @@ def test_lamb_is_that_of_the_paper_and_of_timm():
             np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_training_is_lamb_of_the_clipped_mean_over_the_replicas(replicas, request, tmp_path):
     """Six steps of fit; the evaluated weights are their average (Keras' formula for use_ema)."""
     strategy = request.getfixturevalue(["one_replica", "two_replicas"][replicas - 1])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from kit import ROOT, params
+from kit import ROOT, locks, params
 from kit.training import run_state
 
 # where things are, what is shown, how often it is saved: none of them moves a weight
@@ -46,6 +46,19 @@ def test_a_resume_compares_each_parameter_that_decides_a_training(tmp_path, name
     else:
         with pytest.raises(ValueError, match=rf"parameters \({name}: "):
             run_state.begin(tmp_path, changed)
+
+
+def test_a_folder_is_a_trainings_own_until_it_fails_or_its_model_is_saved(tmp_path):
+    lock = tmp_path / run_state.LOCK
+    with pytest.raises(MemoryError), run_state.alone(tmp_path):
+        assert locks.owner(lock)
+        raise MemoryError
+    assert not locks.owner(lock)
+    with run_state.alone(tmp_path):
+        run_state.begin(tmp_path, PARAMETERS)
+    assert locks.owner(lock)
+    run_state.finish(tmp_path)
+    assert not locks.owner(lock)
 
 
 def test_names_that_only_one_of_two_versions_knows_are_no_difference(tmp_path):

@@ -22,10 +22,14 @@ from tests.networks import sections
 
 IMAGES, LABELS = batches()
 PARAMETERS = sections().training
+XLA = pytest.param(True, marks=pytest.mark.slow)  # it takes long to compile for a CPU
 
 
 def dataset(images=IMAGES, labels=LABELS):
     return tf.data.Dataset.from_tensor_slices((images, labels)).repeat()
+
+
+VALIDATION = dataset().unbatch().take(5).batch(4)
 
 
 def train(model, data=None, steps=3, **options):
@@ -35,10 +39,10 @@ def train(model, data=None, steps=3, **options):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Give a model whose two replicas have seen three batches, and the history."""
+    """Give a model whose two replicas have seen three batches, and the history of each."""
     strategy = make_strategy(replicas=2)
     model = compiled(strategy)
-    history = train(model, validation_data=dataset().unbatch().take(5).batch(4))
+    history = train(model, epochs=3, steps=1, validation_data=VALIDATION)
     return strategy, model, history
 
 
@@ -76,7 +80,7 @@ def test_the_gradients_norm_is_logged_of_training_alone(trained):
     assert "gradient_norm" not in model.evaluate(dataset().take(1), return_dict=True, verbose=0)
 
 
-@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("xla", [False, XLA])
 def test_from_a_step_that_is_not_finite_on_nothing_changes(two_replicas, xla):
     """The broken image is one replica's; its step, the third, is kept on the devices."""
     model = compiled(two_replicas, ema_decay=0.9, xla=xla)
@@ -137,14 +141,13 @@ def test_the_gradient_of_the_whole_batch_is_clipped(two_replicas):
     assert length == pytest.approx(0.01 * 0.1, rel=1e-3)
 
 
-def test_one_hot_labels_train_as_numbers_do(two_replicas):
-    one_hot = np.eye(6, dtype="float32")[LABELS]
-    found = [
-        train(compiled(two_replicas), dataset(labels=labels), validation_data=dataset().take(1))
-        for labels in (LABELS, one_hot)
-    ]
-    for name, values in found[0].items():
-        np.testing.assert_allclose(found[1][name], values, rtol=1e-4, err_msg=name)
+def test_one_hot_labels_train_as_numbers_do(trained):
+    strategy, _, expected = trained
+    one_hot = dataset(labels=np.eye(6, dtype="float32")[LABELS])
+    found = train(compiled(strategy), one_hot, epochs=3, steps=1, validation_data=VALIDATION)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=name)
 
 
 def generated(seconds, starts):
@@ -159,32 +162,40 @@ def generated(seconds, starts):
     return tf.data.Dataset.from_generator(generate, output_signature=dataset().element_spec)
 
 
-def test_time_spent_waiting_for_batches_is_counted(one_replica):
-    model = compiled(one_replica)
+@pytest.fixture(scope="module")
+def alone():
+    """Give a model of one replica, whose graph is made."""
+    model = compiled(make_strategy(replicas=1))
     train(model)
+    return model
+
+
+def test_time_spent_waiting_for_batches_is_counted(alone):
+    model = alone
     before, begin = model.seconds_waiting, time.perf_counter()
     train(model, generated(0.2, []), steps=5)
     waited = model.seconds_waiting - before
     assert 4 * 0.2 < waited < time.perf_counter() - begin  # one may be prefetched in a step's time
 
 
-def test_fit_begins_the_data_once(one_replica):
+def test_fit_begins_the_data_once(alone):
     """Keras would begin it twice, to look at a batch: with ImageNet's, minutes of reading."""
     starts = []
-    train(compiled(one_replica), generated(0.0, starts))
+    train(alone, generated(0.0, starts))
     assert len(starts) == 1
 
 
-def test_an_evaluation_may_leave_replicas_without_images(two_replicas):
+def test_an_evaluation_may_leave_replicas_without_images(trained):
     """One image for two replicas; its loss as one device has it."""
-    model, copy = compiled(two_replicas), compiled(tf.distribute.get_strategy())
-    data = dataset().unbatch().take(5).batch(4)
-    found, expected = (m.evaluate(data, return_dict=True, verbose=0) for m in (model, copy))
+    _, model, _ = trained
+    copy = compiled(tf.distribute.get_strategy())
+    copy.set_weights(model.get_weights())
+    found, expected = (m.evaluate(VALIDATION, return_dict=True, verbose=0) for m in (model, copy))
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_moving_statistics_are_those_of_each_batch_norm(two_replicas):
-    assert len(moving_statistics(compiled(two_replicas))) == 2 * 5  # stem, three and a shortcut
+def test_the_moving_statistics_are_those_of_each_batch_norm(trained):
+    assert len(moving_statistics(trained[1])) == 2 * 5  # stem, three and a shortcut
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16"])
@@ -198,12 +209,11 @@ def test_softmax_and_loss_are_float32_in_any_precision(precision):
     assert float(loss) == pytest.approx(expected.mean(), rel=1e-6)  # bfloat16 holds 1e-2
 
 
-def test_bfloat16_trains_on_two_replicas(two_replicas):
-    exact, model = (
-        compiled(two_replicas, precision=precision) for precision in ("float32", "mixed_bfloat16")
-    )
-    losses = [train(m, epochs=3, steps=1)["loss"] for m in (exact, model)]
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+def test_bfloat16_trains_on_two_replicas(trained):
+    strategy, _, exact = trained
+    model = compiled(strategy, precision="mixed_bfloat16")
+    losses = train(model, epochs=3, steps=1)["loss"]
+    np.testing.assert_allclose(losses, exact["loss"], rtol=0.02)
     assert {w.dtype for w in model.weights} == {"float32"}
 
 
@@ -215,12 +225,11 @@ def test_an_optimizer_that_the_step_does_not_know_is_refused(trained):
         model.compile(Sgd(0.1, momentum=0.9), loss=model.loss, steps_per_execution=4)
 
 
-def test_padding_counts_nothing_in_an_evaluation(two_replicas):
+def test_padding_counts_nothing_in_an_evaluation(trained):
     """Five images in batches of four, with three of label -1 after them, and without."""
-    model = compiled(two_replicas)
-    batches = dataset().unbatch().take(5).batch(4)
-    expected = model.evaluate(batches, return_dict=True, verbose=0)
-    found = model.evaluate(padded(batches, 4), return_dict=True, verbose=0)
+    _, model, _ = trained
+    expected = model.evaluate(VALIDATION, return_dict=True, verbose=0)
+    found = model.evaluate(padded(VALIDATION, 4), return_dict=True, verbose=0)
     assert found == pytest.approx(expected, rel=1e-6)
     assert set(found) == {"loss", "cross_entropy", "l2_loss", "top1", "top5"}
 
@@ -279,16 +288,15 @@ def test_a_part_is_compiled_once_for_each_replica_and_size(two_replicas):
     assert len(counts) == 6
 
 
-def test_an_epoch_reads_the_device_a_few_times_and_not_once_a_step(one_replica, monkeypatch):
+def test_an_epoch_reads_the_device_a_few_times_and_not_once_a_step(alone, monkeypatch):
     """Each read goes through the tensor's own method, numpy(), whoever asks."""
     reads = []
     tensor = type(tf.constant(0))
     whole = tensor._numpy_internal
     monkeypatch.setattr(tensor, "_numpy_internal", lambda self: reads.append(1) or whole(self))
-    model = compiled(one_replica)
     counts = []
     for steps in (4, 24):
         reads.clear()
-        train(model, steps=steps)
+        train(alone, steps=steps)
         counts.append(len(reads))
     assert counts[0] == counts[1] > 0, counts

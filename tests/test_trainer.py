@@ -110,7 +110,7 @@ def test_the_parts_of_another_loss_are_measured_alike(one_replica, tmp_path):
     assert history["loss"][0] == pytest.approx(np.mean(binary) + l2_loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_training_is_momentum_sgd_over_the_mean_of_the_replicas(replicas, request, tmp_path):
     """Six steps of fit against a NumPy loop: velocity, rate, decay, and the mean over the replicas.
 
@@ -143,29 +143,6 @@ def test_training_is_momentum_sgd_over_the_mean_of_the_replicas(replicas, reques
         np.testing.assert_allclose(
             ours.numpy(), expected.numpy(), rtol=1e-3, atol=2e-5, err_msg=ours.path
         )
-
-
-def test_two_replicas_compute_what_one_does(one_replica, two_replicas, tmp_path):
-    """Each half of a batch holds the same images, so that batch norm has no reason to differ."""
-    images, labels = batches(6, batch_size=4)
-    images, labels = np.concatenate([images, images], 1), np.concatenate([labels, labels], 1)
-    models = [compiled(strategy) for strategy in (one_replica, two_replicas)]
-    one, two = (
-        train(model, images, labels, tmp_path / str(i), epochs=3) for i, model in enumerate(models)
-    )
-    for name in (
-        "loss",
-        "cross_entropy",
-        "l2_loss",
-        "top1",
-        "top5",
-        "val_loss",
-        "val_l2_loss",
-        "val_top1",
-    ):
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    for a, b in zip(models[0].weights, models[1].weights, strict=True):
-        np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-3, atol=2e-5, err_msg=a.path)
 
 
 def test_l2_loss_of_the_validation_is_that_of_the_weights(two_replicas, tmp_path):
@@ -291,27 +268,32 @@ def weights(model):
     return [np.array(weight) for weight in [*model.weights, *model.optimizer.variables]]
 
 
-def test_each_epoch_has_its_size(data_dir, tmp_path):
-    sizes = Sizes()
-    history = train_on_shards(untrained(), data_dir, tmp_path, callbacks=[sizes], **SIZES)
-    assert sizes.seen == [32] * 8 + [64] * 8 + [32] * 8
-    assert len(history.history["val_top1"]) == 3
+def train_sized(data_dir, run_dir, last=None):
+    """Give the size of each step, the validations' losses and the weights of a training."""
+    sizes, model = Sizes(last), untrained()
+    history = train_on_shards(model, data_dir, run_dir, callbacks=[sizes], **SIZES).history
+    return sizes.seen, history["val_loss"], weights(model)
 
 
-@pytest.mark.parametrize("cut", [5, 8, 12])
-def test_a_run_cut_at_any_size_ends_as_one_that_was_not(cut, data_dir, tmp_path):
-    whole = untrained()
-    expected = train_on_shards(whole, data_dir, tmp_path / "whole", **SIZES).history["val_loss"]
-    expected_weights = weights(whole)
+@pytest.fixture(scope="module")
+def whole(data_dir, tmp_path_factory):
+    return train_sized(data_dir, tmp_path_factory.mktemp("whole"))
+
+
+def test_each_epoch_has_its_size(whole):
+    seen, losses, _ = whole
+    assert seen == [32] * 8 + [64] * 8 + [32] * 8
+    assert len(losses) == 3
+
+
+@pytest.mark.parametrize("cut", [8, 12])
+def test_a_run_cut_at_any_size_ends_as_one_that_was_not(whole, cut, data_dir, tmp_path):
     with pytest.raises(Preempted):
-        train_on_shards(untrained(), data_dir, tmp_path / "cut", callbacks=[Sizes(cut)], **SIZES)
-    rest, model = Sizes(), untrained()
-    found = train_on_shards(model, data_dir, tmp_path / "cut", callbacks=[rest], **SIZES).history[
-        "val_loss"
-    ]
-    assert rest.seen == ([32] * 8 + [64] * 8 + [32] * 8)[cut:]
-    assert found == expected
-    for ours, theirs in zip(weights(model), expected_weights, strict=True):
+        train_sized(data_dir, tmp_path, last=cut)
+    seen, losses, found = train_sized(data_dir, tmp_path)
+    assert seen == whole[0][cut:]
+    assert losses == whole[1]
+    for ours, theirs in zip(found, whole[2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
