@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -45,3 +46,15 @@ def defaults_again():
     yield
     keras.config.set_dtype_policy("float32")
     disable_op_determinism()  # TensorFlow shows no public way back; Keras forbids XLA under it
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Give a file system of 4 MB; mounting it needs root."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield disk
+    subprocess.run(["umount", disk], check=True)

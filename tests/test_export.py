@@ -266,17 +266,6 @@ def test_trained_average_is_what_is_exported(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk]
-    if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
 @pytest.mark.parametrize(
     "name", ["saved_model", *(pytest.param(x, marks=pytest.mark.slow) for x in ("onnx", "litert"))]
 )

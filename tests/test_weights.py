@@ -1,11 +1,16 @@
 """Weights of other libraries' networks, with random values, and the logits that these give."""
 
+import json
+import re
+
 import h5py
 import keras
 import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
+from kit.data.manifest import ClassName
+from kit.files import hash_file, seal, write_json
 from kit.model.weights import APPLICATIONS, TORCHVISION, read_into, write_torchvision
 from tests import networks, pytorch
 
@@ -61,7 +66,7 @@ def test_keras_applications_gives_its_logits_after_its_own_preprocessing(applica
     for file in (path, tmp_path / "theirs.keras", tmp_path / "theirs.h5"):
         for weight in model.weights:
             weight.assign(np.zeros(weight.shape))
-        assert read_into(model, file) == ("keras.applications", True)
+        assert read_into(model, file) == ("keras.applications", "")
         assert_close(model(PIXELS), theirs(prepared))
 
 
@@ -72,7 +77,7 @@ def test_the_kits_own_weights_come_back(small, suffix, tmp_path):
     model = network(TORCHVISION, **SMALL, drop_path=0.2)
     for weight in model.weights:
         weight.assign(np.zeros(weight.shape))
-    assert read_into(model, path) == ("the kit", True)
+    assert read_into(model, path) == ("the kit", "")
     expected = {weight.path: weight.numpy() for weight in small.weights}
     assert len(expected) == len(model.weights)
     for weight in model.weights:
@@ -90,12 +95,58 @@ def test_a_head_of_other_classes_stays_as_it_was(small, tmp_path):
     small.save(tmp_path / "ours.keras")
     model = network(TORCHVISION, **SMALL, classes=3)
     head = [weight.numpy() for weight in model.get_layer("logits").weights]
-    assert read_into(model, tmp_path / "ours.keras") == ("the kit", False)
+    assert "so many classes" in read_into(model, tmp_path / "ours.keras").anew
     for ours, expected in zip(model.get_layer("logits").weights, head, strict=True):
         np.testing.assert_array_equal(ours, expected)
     np.testing.assert_array_equal(
         model.get_layer("stem_conv").kernel, small.get_layer("stem_conv").kernel
     )
+
+
+def named(*names):
+    return [ClassName(f"n{name}", name) for name in names]
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Give the model.keras of a training on three pets."""
+    model = network(TORCHVISION, **SMALL, classes=3)
+    model.save(tmp_path / "model.keras")
+    rows = [name._asdict() for name in named("cat", "dog", "hen")]
+    values = {"classes": rows, "sha256": hash_file(tmp_path / "model.keras")}
+    write_json(tmp_path / "model.json", seal(values))
+    return tmp_path / "model.keras"
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        ("cat dog hen", "^weights of the kit are loaded$"),
+        (
+            "cat hen dog",
+            "loaded, but of the last layer, .*anew: its classes are others: 'dog' there is 'hen'",
+        ),
+        ("cat dog", "loaded, but of the last layer, .*anew: the file has none for so many classes"),
+    ],
+)
+def test_the_last_layer_is_taken_over_for_the_same_classes_alone(pets, names, said):
+    model = network(TORCHVISION, **SMALL, classes=len(names.split()))
+    head = model.get_layer("logits").kernel
+    before = head.numpy()
+    loaded = read_into(model, pets, named(*names.split()))
+    assert re.search(said, str(loaded))
+    assert (not loaded.anew) == (names == "cat dog hen") == (not np.array_equal(before, head))
+    assert len(str(loaded).splitlines()) == 1
+
+
+def test_a_file_whose_classes_nothing_tells_is_taken_to_be_of_the_datas(pets):
+    model = network(TORCHVISION, **SMALL, classes=3)
+    assert read_into(model, pets, named("a", "b", "c")).anew
+    other = json.loads(pets.with_name("model.json").read_text()) | {"sha256": "0" * 64}
+    write_json(pets.with_name("model.json"), seal(other))  # of another file
+    assert not read_into(model, pets, named("a", "b", "c")).anew
+    pets.with_name("model.json").unlink()
+    assert not read_into(model, pets, named("a", "b", "c")).anew
 
 
 @pytest.mark.parametrize(
@@ -220,7 +271,7 @@ def test_a_state_dict_gives_its_librarys_logits_and_comes_back(library, suffix, 
     theirs = torch_resnet(library)
     torch_save(theirs, tmp_path / f"theirs{suffix}")
     model = network(TORCHVISION)
-    assert read_into(model, tmp_path / f"theirs{suffix}") == ("torchvision or timm", True)
+    assert read_into(model, tmp_path / f"theirs{suffix}") == ("torchvision or timm", "")
     expected = torch_logits(theirs)
     assert_close(model(PIXELS), expected)
 

@@ -1,6 +1,6 @@
-"""A program that starts two processes at one folder, round after round: see test_two_writers.py.
+"""A program that sends two processes to one folder, round after round: see test_two_writers.py.
 
-Forks before TensorFlow has begun any work, so that a round costs no imports.
+It forks them once, before TensorFlow has begun any work: a round costs no import or compilation.
 """
 
 import json
@@ -12,8 +12,9 @@ from pathlib import Path
 from kit import locks
 from kit.files import hash_file
 from kit.prep import demo
+from kit.training import run_state
 from tests.killed_run import write as prepare_shards
-from tests.small_training import compiled, train
+from tests.small_training import train, untrained
 
 
 def preparation(source, folder):
@@ -25,44 +26,44 @@ def demonstration(source, folder):
 
 
 def training(source, folder):
-    train(compiled(), source, folder, epochs=1, steps_per_epoch=2)
+    try:
+        train(untrained(), source, folder, epochs=1, steps_per_epoch=2)
+    finally:
+        locks.release(folder / run_state.LOCK)  # which a training keeps until its model is saved
 
 
 STAGES = {call.__name__: call for call in (preparation, demonstration, training)}
 
 
-def start(stage, source, folder, go):
-    """Fork a process that begins when the pipe `go` is closed; give it and what it says."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        said = "done"
-        os.close(go[1])
-        os.read(go[0], 1)
-        try:
-            STAGES[stage](source, folder)
-        except locks.InUse as error:
-            said = str(error)
-        except BaseException as error:
-            said = f"failed: {type(error).__name__}: {error}"
-        os.write(writer, said[:4000].encode())
+def serve(stage, source):
+    """Fork a process that works in each folder it is told of; give where to tell, and its answers.
+
+    Both are files, with a line for each folder.
+    """
+    asked, ask = os.pipe()
+    said, say = os.pipe()
+    if os.fork() == 0:
+        os.close(ask)
+        os.close(said)
+        with os.fdopen(asked) as folders, os.fdopen(say, "w") as answers:
+            for folder in iter(folders.readline, ""):
+                print(
+                    json.dumps(attempt(stage, source, Path(folder[:-1]))), file=answers, flush=True
+                )
         os._exit(0)
-    os.close(writer)
-    return child, reader
+    os.close(asked)
+    os.close(say)
+    return os.fdopen(ask, "w"), os.fdopen(said)
 
 
-def race(stage, source, folder):
-    """Give what each of two processes says that begin at once."""
-    go = os.pipe()
-    children = [start(stage, source, folder, go) for _ in range(2)]
-    os.close(go[0])
-    os.close(go[1])
-    found = []
-    for child, reader in children:
-        with os.fdopen(reader) as pipe:
-            found.append(pipe.read())
-        os.waitpid(child, 0)
-    return found
+def attempt(stage, source, folder):
+    try:
+        STAGES[stage](source, folder)
+    except locks.InUse as error:
+        return str(error)
+    except BaseException as error:
+        return f"failed: {type(error).__name__}: {error}"
+    return "done"
 
 
 def hashes(folder):
@@ -76,9 +77,12 @@ def hashes(folder):
 def main(stage, source, scratch, rounds):
     """Print how often one was refused, and what was neither done nor refused, or differs."""
     counts, whole = {"rounds": rounds, "refused": 0, "wrong": [], "differ": []}, None
+    processes = [serve(stage, source) for _ in range(2)]
     for number in range(rounds):
         folder = scratch / str(number)
-        found = race(stage, source, folder)
+        for ask, _ in processes:
+            print(folder, file=ask, flush=True)
+        found = [json.loads(answers.readline()) for _, answers in processes]
         refused = [said for said in found if " by process " in said and "\n" not in said]
         counts["refused"] += len(refused)
         if sorted(found, key=len)[0] != "done" or len(refused) + found.count("done") != 2:

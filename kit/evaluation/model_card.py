@@ -18,6 +18,7 @@ from kit.model.metadata import read_metadata
 from kit.training.run_state import FREE
 
 TEMPLATE = "model_card.md.jinja"
+CARD = "model_card.md"
 NEEDED = {"data": dict, "parameters": dict, "training_size": int}  # of model.json
 FIGURES = ("loss", "cross_entropy", "l2_loss", "accuracy")
 OPTIONAL = {"real": "ReaL", "other_images": "other images", "comparison": "against another run"}
@@ -47,9 +48,9 @@ def write_card(run_dir):
     jinja = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
     jinja.filters |= FILTERS
     text = jinja.get_template(TEMPLATE).render(_facts(run_dir))
-    with replacing(run_dir / "model_card.md") as temporary:
+    with replacing(run_dir / CARD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    return run_dir / "model_card.md"
+    return run_dir / CARD
 
 
 def _facts(run_dir):
@@ -66,7 +67,7 @@ def _facts(run_dir):
         "history": history,
         "best": max(history, key=lambda row: float(row["val_top1"] or 0), default={}),
         "figures": [name for name in FIGURES if (run_dir / "figures" / f"{name}.png").exists()],
-        "files": sorted(path.name for path in run_dir.iterdir() if path.name[0] != "."),
+        "files": sorted({p.name for p in run_dir.iterdir() if p.name[0] != "."} | {CARD}),
         "found": found,
         "scores": list(_scores(found)),
         "latency": _measured(run_dir / "latency.json", model),

@@ -21,6 +21,7 @@ from kit import locks
 from kit.data.folders import IMAGE_SUFFIXES
 from kit.data.images import Form
 from kit.data.paths import printable
+from kit.files import naming_full_disk
 from kit.inference import journal
 from kit.inference.classifier import BATCH, THREADS, check_top_k, encoded, likeliest
 from kit.inference.table import check_table, write_table
@@ -80,7 +81,8 @@ def write_photos(examples, photos):
     for number, example in enumerate(examples.as_numpy_iterator()):
         begin, name = f"{number:02}_".encode(), example["filename"].rpartition(b"/")[2]
         path = photos / os.fsdecode(begin + name[-(255 - len(begin)) :])
-        path.write_bytes(example["encoded"])
+        with naming_full_disk(path):
+            path.write_bytes(example["encoded"])
         labels[path] = int(example["label"])
     return labels
 

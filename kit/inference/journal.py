@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kit.files import replacing
+from kit.files import naming_full_disk, replacing
 
 
 def resume(journal: Path, run: dict, stamps: dict) -> set[str]:
@@ -34,7 +34,7 @@ def resume(journal: Path, run: dict, stamps: dict) -> set[str]:
 
 def append(journal: Path, rows: Iterable[dict]) -> None:
     """Add rows, and return once they are on the disk."""
-    with journal.open("ab") as file:
+    with naming_full_disk(journal), journal.open("ab") as file:
         file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
         file.flush()
         os.fsync(file.fileno())

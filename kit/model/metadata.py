@@ -1,6 +1,6 @@
 """Read model.json and the metadata of exports: classes, sizes, hashes."""
 
-from kit.files import check_form, check_seal, read_json
+from kit.files import check_form, check_seal, hash_file, read_json
 
 SIZES = {"classes": [{"wnid": str, "name": str}], "image_size": int, "resize_side": int}
 RESIZE = ("resize_side", "antialias")  # keys that say how evaluation resizes
@@ -45,6 +45,23 @@ def sizes_of(metadata) -> dict:
     """Give what `evaluation_image` takes for this model; an older one states no antialias."""
     sizes = {name: metadata[name] for name in ("image_size", "resize_side")}
     return sizes | {"antialias": metadata.get("antialias", False)}
+
+
+def other_classes(path, names) -> str:
+    """Say how the classes of a .keras file differ from `names`; "" where nothing tells that.
+
+    The model.json beside the file names its classes. Raises ValueError when it cannot be read, or
+    was edited.
+    """
+    beside = path.with_name("model.json")
+    if path.suffix != ".keras" or not names or not beside.is_file():
+        return ""
+    metadata = read_metadata(beside, {"classes": SIZES["classes"]}, "delete it")
+    if metadata.get("sha256", found := hash_file(path)) != found:
+        return ""  # it tells of another file
+    pairs = zip((row["name"] for row in metadata["classes"]), names, strict=True)
+    different = (f"its classes are others: {a!r} there is {b!r} here" for a, b in pairs if a != b)
+    return next(different, "")
 
 
 def _renamed(values):

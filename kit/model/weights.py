@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kit.files import replacing
+from kit.model.metadata import other_classes
 from kit.model.resnet import resnet50
 from kit.model.sections import CAFFE_MEANS, PYTORCH_MEANS
 from kit.model.weight_files import read, saved_layers
@@ -35,11 +36,7 @@ class Source(NamedTuple):
 
 # torchvision/transforms/_presets.py and timm/data/constants.py, times 255
 TORCHVISION = Source(
-    "torchvision or timm",
-    "resnet50_v1_5",
-    PYTORCH_MEANS,
-    (58.395, 57.12, 57.375),
-    1e-5,
+    "torchvision or timm", "resnet50_v1_5", PYTORCH_MEANS, (58.395, 57.12, 57.375), 1e-5
 )
 # keras/src/applications/resnet.py and imagenet_utils.py, mode "caffe"
 APPLICATIONS = Source(
@@ -48,26 +45,36 @@ APPLICATIONS = Source(
 
 
 class Loaded(NamedTuple):
-    """What `read_into` has read: whose weights, and whether the last layer's were among them."""
+    """What `read_into` has read: whose weights, and why the last layer's are not, if so."""
 
     source: str
-    head: bool
+    anew: str
+
+    def __str__(self):
+        rest = f", but of the last layer, which starts anew: {self.anew}" * bool(self.anew)
+        return f"weights of {self.source} are loaded{rest}"
 
 
-def read_into(model, path):
+def read_into(model, path, classes=None):
     """Put the weights in a file into the model, and say what they were.
 
     The file is of a ResNet-50 by torchvision or timm (.pth, .safetensors), keras.applications (.h5,
     .keras) or the kit (.keras, .weights.h5; the latter can't tell for which version and means). The
-    model then gives the logits of that library after its own preprocessing. A last layer that
-    is missing, or of another number of classes, stays as it was.
+    model then gives the logits of that library after its own preprocessing. The last layer stays as
+    it was when the file has none, one of another number of classes, or one of other names than
+    `classes`, the data's, where a model.json beside a .keras file tells them.
 
     Raises FileNotFoundError, and ValueError for weights of another network, naming the first that
     does not fit, and for other channel_means. The model then is as it was.
     """
     weights, source = matched(model, Path(path))
+    anew = "the file has none for so many classes"
+    if ("logits", 0) in weights:
+        anew = other_classes(Path(path), [name for _, name in classes or ()])
+    if anew:
+        weights = {key: value for key, value in weights.items() if key[0] != "logits"}
     put(model, weights, source)
-    return Loaded(source.name, ("logits", 0) in weights)
+    return Loaded(source.name, anew)
 
 
 def check_fits(path, network):

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kit import ROOT
-from kit.files import write_json
+from kit.files import naming_full_disk, write_json
 from kit.locks import holding
 from kit.prep.imagenet import LABELS_FILE, NAMES_FILE
 
@@ -67,7 +67,8 @@ def make_demo(*, raw_dir, demo_views, seed) -> None:
         return
     with holding(lock, f"raw_dir {target} is being made"):
         if not _is_made(target, wanted):  # by another process, since
-            _make(target, wanted)
+            with naming_full_disk(target):
+                _make(target, wanted)
 
 
 def _make(target: Path, wanted: dict) -> None:
