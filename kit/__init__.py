@@ -4,6 +4,7 @@ import contextlib
 import importlib.machinery
 import os
 import sys
+import threading
 from pathlib import Path
 
 from kit import notebook
@@ -14,20 +15,26 @@ ROOT = Path(__file__).resolve().parent.parent  # relative paths in parameters me
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors, no notes and warnings of C++
 
 
+_stderr = threading.RLock()  # it is the whole process's
+
+
 @contextlib.contextmanager
-def muted():
-    """Drop what is written to the process's stderr, by C++ as by Python, within the block."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # it is closed
-        kept = os.open(os.devnull, os.O_WRONLY)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 the shorter one
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+def muted(into=os.devnull):
+    """Drop what is written to the process's stderr, by C++ as by Python, within the block.
+
+    into: the number of an open file to which it is written instead.
+    """
+    with _stderr, open(into, "wb", closefd=into == os.devnull) as file:  # noqa: PTH123
+        try:
+            kept = os.dup(2)
+        except OSError:  # it is closed
+            kept = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 class _QuietTensorFlow:

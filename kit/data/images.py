@@ -5,12 +5,17 @@ Preparation, evaluation and inference treat an image file by these same function
 
 import functools
 import io
+import logging
+import re
+import tempfile
 import warnings
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
+from kit import muted
 from kit.data import jpeg
 from kit.data.paths import printable
 
@@ -24,10 +29,16 @@ BACKGROUND = (255, 255, 255)  # behind transparent pixels: white, as most viewer
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 HEIC_REMEDY = "HEIC, for which pillow-heif is missing: pip install -e '.[heic]'"
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # "brands"
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, without a name, and so
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 Image.core.set_block_size(2**26)  # bytes; smaller blocks stay with the thread that has freed them
 PngImagePlugin.MAX_TEXT_CHUNK = (
     2**26
 )  # bytes of a text or profile; Pillow's is 1 MiB: editors' exceed it
+# What libjpeg prints, without a name, of a JPEG that it decodes nevertheless (its jerror.h).
+COMPLAINT = re.compile(
+    "^(?:Corrupt JPEG|Premature end|Inconsistent progr|Invalid SOS|Unknown Adobe|Warning: ).*", re.M
+)
 
 # Where a note on how to turn the image may stand; Pillow itself turns TIFF and HEIC.
 NOTES = (b"Exif", b"EXIF", b"eXIf", b"Raw profile type", b"adobe.com/xap", b"irot", b"imir")
@@ -104,16 +115,17 @@ def prepare(data: bytes, header: Header, form: Form, *, check) -> Prepared:
 
     The original bytes, except that an image which is turned, and other formats than JPEG, are
     re-encoded, and that one whose short side is over the form's is resized to it.
-    check: "full" decodes every image, "header" only those that change. Raises ValueError for bytes
-    that cannot be read.
+    check: "full" decodes every image, and re-encodes a JPEG of which libjpeg complains, or it would
+    in each epoch; "header" decodes only those that change. Raises ValueError for bytes that cannot
+    be read.
     """
     orientation = orientation_of(data, header) if form.apply_orientation else 1
     encoded, reason = to_jpeg(data, header, orientation)
     resized = 0 < form.store_short_side < min(header.height, header.width)
     if resized:
         encoded = shrink(encoded, short_side=form.store_short_side, quality=form.store_quality)
-    elif check == "full":
-        check_decodes(encoded)
+    elif check == "full" and (complaint := check_decodes(encoded)):
+        encoded, reason = _rewrite(encoded, "JPEG"), f"damaged in part ({complaint})"
     return Prepared(encoded, read_header(encoded), reason, resized, orientation)
 
 
@@ -148,35 +160,49 @@ def to_jpeg(data: bytes, header: Header | None = None, orientation: int = 1) -> 
     name. Raises ValueError when they are no image or cannot be decoded.
     """
     header = header or read_header(data)
-    plain = header.format == "JPEG" and header.components in (1, 3)
-    if plain and orientation == 1:
+    if header.format != "JPEG":
+        return _rewrite(data, header.format, orientation), header.format
+    if header.components not in (1, 3):
+        return _rewrite(data, "JPEG", orientation), "CMYK JPEG"
+    if orientation == 1:
         return data, ""
+    return _rewrite(data, "JPEG", orientation), f"orientation {orientation} in EXIF"
+
+
+def _rewrite(data: bytes, kind: str, orientation: int = 1) -> bytes:
     buffer = io.BytesIO()
-    with _open(data) as picture:
+    with muted() if kind == "TIFF" else nullcontext(), _open(data) as picture:  # libtiff complains
         try:
+            plain = kind == "JPEG" and picture.mode in ("L", "RGB")
             options = _quality_of(picture) if plain else {"quality": 100, "subsampling": 0}
             found = picture if plain else _to_rgb(picture)
             if orientation != 1:
                 found = found.transpose(TURNS[orientation])
             found.save(buffer, "JPEG", **options)
         except Exception as error:  # Pillow raises a dozen kinds on damaged bytes
-            reason = printable(str(error))[:200]
-            raise ValueError(f"{header.format} that cannot be decoded ({reason})") from error
-    kind = "CMYK JPEG" if header.format == "JPEG" else header.format
-    return buffer.getvalue(), f"orientation {orientation} in EXIF" if plain else kind
+            raise ValueError(
+                f"{kind} that cannot be decoded ({printable(str(error))[:200]})"
+            ) from error
+    return buffer.getvalue()
 
 
-def check_decodes(encoded: bytes) -> None:
-    """Raise ValueError for a JPEG that training cannot decode, truncated ones included.
+def check_decodes(encoded: bytes) -> str:
+    """Give what libjpeg complains of as TensorFlow decodes a JPEG; "" for nothing.
 
     As training decodes, but an eighth of each side: every byte is still read, in less memory.
+    Raises ValueError for a JPEG that training cannot decode, truncated ones included.
     """
     import tensorflow as tf
 
-    try:
-        tf.raw_ops.DecodeJpeg(contents=encoded, channels=3, ratio=8)
-    except tf.errors.OpError as error:
-        raise ValueError("truncated or damaged: TensorFlow cannot decode it") from error
+    with tempfile.TemporaryFile() as heard:
+        try:
+            with muted(heard.fileno()):
+                tf.raw_ops.DecodeJpeg(contents=encoded, channels=3, ratio=8)
+        except tf.errors.OpError as error:
+            raise ValueError("truncated or damaged: TensorFlow cannot decode it") from error
+        heard.seek(0)
+        found = COMPLAINT.search(heard.read().decode("ascii", "replace"))
+    return re.sub(r"\b(0x[\da-f]+|\d+)", "N", found[0]) if found else ""  # as one reason
 
 
 def shrink(encoded: bytes, *, short_side, quality) -> bytes:
@@ -201,9 +227,7 @@ def _open(data: bytes) -> Image.Image:
         raise ValueError("empty file")
     formats = _formats(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; the size is checked below
-            return Image.open(io.BytesIO(data), formats=formats)
+        return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:

@@ -1,7 +1,6 @@
 """Names an image that cannot be decoded: TensorFlow's own error does not say which one it was."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import tensorflow as tf
 from kit.data import manifest
 from kit.data.paths import printable
 from kit.data.records import parse_example
-from kit.machine import cores
 
 SHOWN = 5  # images
 WORDS = ("jpeg", "decode", "a strip of")  # of TensorFlow's errors, and of preprocessing.py's
@@ -20,7 +18,7 @@ WORDS = ("jpeg", "decode", "a strip of")  # of TensorFlow's errors, and of prepr
 def naming_undecodable(data_dir):
     """Run the block; a failed decode becomes a ValueError that names shards, records and files.
 
-    The shards are read once more for it, at some thousand images a second and core. Without
+    The shards are read once more for it, at some thousand images a second. Without
     data_dir, and where all images can be decoded, TensorFlow's error stays.
     """
     try:
@@ -41,13 +39,12 @@ def naming_undecodable(data_dir):
 
 def _undecodable(path: str) -> list[str]:
     """Give a line for each record whose image cannot be decoded."""
-    with ThreadPoolExecutor(cores()) as pool:
-        records = (parse_example(record) for record in tf.data.TFRecordDataset(path))
-        return [
-            f"shard {Path(path).name}, record {number} ({file}): {reason}"
-            for number, (file, reason) in enumerate(pool.map(_decode, records))
-            if reason
-        ]
+    records = map(parse_example, tf.data.TFRecordDataset(path))
+    return [
+        f"shard {Path(path).name}, record {number} ({file}): {reason}"
+        for number, (file, reason) in enumerate(map(_decode, records))
+        if reason
+    ]
 
 
 def _decode(example) -> tuple[str, str]:

@@ -20,6 +20,10 @@ class Image(NamedTuple):  # small, because ImageNet has 1.3 million
     def path(self) -> str:
         return f"{self.container}/{self.name}"
 
+    @property
+    def in_parquet(self) -> bool:
+        return self.position >= 0 and self.container.endswith(".parquet")
+
 
 @dataclass(frozen=True)
 class Index:

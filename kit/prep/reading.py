@@ -6,6 +6,7 @@ Any process may call this, also on another machine that sees the same files.
 import numpy as np
 import tensorflow as tf
 
+from kit import muted
 from kit.data import images, paths
 from kit.data.images import MAX_FILE_BYTES
 from kit.data.paths import printable
@@ -18,11 +19,10 @@ def read_image(image) -> bytes:
     Raises ValueError for a file that is too large to be one, and OSError in one line for what
     cannot be read, or has changed since it was listed.
     """
-    in_parquet = image.container.endswith(".parquet") and image.position >= 0
-    if image.size > MAX_FILE_BYTES and not in_parquet:
+    if image.size > MAX_FILE_BYTES and not image.in_parquet:
         raise ValueError(f"a file of more than {MAX_FILE_BYTES:,} bytes")
     try:
-        if in_parquet:
+        if image.in_parquet:
             return parquet.read_image(image.container, image.position)
         if image.position < 0:
             data = paths.read_file(image.path, MAX_FILE_BYTES)
@@ -47,9 +47,10 @@ def preview(image) -> np.ndarray:
     """
     try:
         encoded, _ = images.to_jpeg(read_image(image))
-        return tf.io.decode_jpeg(
-            encoded, channels=3, try_recover_truncated=True, acceptable_fraction=0.01
-        ).numpy()
+        with muted():  # libjpeg would complain of what is missing
+            return tf.io.decode_jpeg(
+                encoded, channels=3, try_recover_truncated=True, acceptable_fraction=0.01
+            ).numpy()
     except (OSError, ValueError, tf.errors.InvalidArgumentError):
         return np.full([64, 64, 3], 128, np.uint8)
 
