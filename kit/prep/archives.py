@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -15,13 +16,22 @@ BLOCK = 512  # bytes; headers and members begin at multiples of it
 MAX_NAME_BYTES = 2**16  # of a member's long name or its pax header
 MAX_UNPACKED_BYTES = 2**31  # of a .tar.gz; ImageNet's boxes have less than 1 GiB,
 MAX_RATIO = 100  # times what is packed, and as many as
-MAX_MEMBERS = 600_000  # members
+MAX_MEMBERS = 600_000  # members, which are listed in 5 s: 6 microseconds each
 MAX_ALL_NAMES = 2**27  # characters of their names
+# Name, size, checksum, type and prefix of the name, in a header: POSIX.1-1988, ustar.
+HEADER = struct.Struct("100s 24x 12s 12x 8s c 188x 155s 12x")
+BLANK = 8 * ord(" ")  # what the checksum's own bytes count for
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 WITHOUT_DATA = (
     *(tarfile.LNKTYPE, tarfile.SYMTYPE),
     *(tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE),
 )
+
+
+class Header(NamedTuple):
+    name: str
+    type: bytes
+    size: int  # bytes
 
 
 class Member(NamedTuple):
@@ -114,22 +124,36 @@ def read_member(file, member: Member, limit: int) -> bytes:
     return data
 
 
-def _read_header(file, start: int, end: int) -> tarfile.TarInfo | None:
-    """Read the header at `start`; None at the tar's end."""
+def _read_header(file, start: int, end: int) -> Header | None:
+    """Read the header at `start`; None at the tar's end. Tarfile's own takes thrice as long."""
     file.seek(start)
     block = file.read(max(0, min(BLOCK, end - start)))
     if not block.strip(b"\0") and len(block) in (0, BLOCK):
         return None
     try:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.HeaderError as error:
+        name, size, checksum, kind, prefix = HEADER.unpack(block)
+        total = _number(checksum) - BLANK + sum(checksum)
+        if (total + 1) % 65521 != zlib.adler32(block) & 0xFFFF:  # half of it is the sum, and one
+            raise ValueError("another checksum")
+        size = _number(size)
+    except (ValueError, struct.error, tarfile.HeaderError) as error:
         raise ValueError(f"no tar header at byte {start:,}: {error}") from None
-    if header.size < 0:
-        raise ValueError(f"{paths.printable(header.name)[:200]} claims {header.size:,} bytes")
-    return header
+    if prefix[0] and kind not in tarfile.GNU_TYPES:
+        name = prefix.partition(b"\0")[0] + b"/" + name
+    name = name.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    if size < 0:
+        raise ValueError(f"{paths.printable(name)[:200]} claims {size:,} bytes")
+    if kind == tarfile.AREGTYPE and name.endswith("/"):
+        kind = tarfile.DIRTYPE
+    return Header(name, kind, size)
 
 
-def _read_extended(file, header: tarfile.TarInfo) -> dict:
+def _number(field: bytes) -> int:
+    """Read octal digits, or GNU's base 256 where the first bit is set."""
+    return tarfile.nti(field) if field[0] > 127 else int(field.rstrip(b"\0 ") or b"0", 8)
+
+
+def _read_extended(file, header: Header) -> dict:
     """Read a long name, or the path, size and "GNU.sparse." entries of a pax header."""
     if header.size > MAX_NAME_BYTES:
         raise ValueError(f"a header of {header.size:,} bytes")
@@ -152,8 +176,8 @@ def _read_extended(file, header: tarfile.TarInfo) -> dict:
 
 
 def _problem(name: str, kind: bytes, extended: dict) -> str:
-    if kind not in REGULAR or any("sparse" in key for key in extended):
+    if kind not in REGULAR or (extended and any("sparse" in key for key in extended)):
         return "a link, a device or a sparse file"
-    if name.startswith("/") or ".." in name.split("/"):
+    if name.startswith("/") or (".." in name and ".." in name.split("/")):
         return "a path that leads out of the archive"
     return ""

@@ -18,6 +18,7 @@ META = "meta.mat"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 MAX_BYTES = 2**22  # of each file; meta.mat has half a million
 MAX_UNPACKED_BYTES = 2**23  # of what is compressed in meta.mat
+MAX_PARTS = 2**18  # of an array in it; ImageNet's has 1,860 structures of 8 fields
 FOLDERS = ("data", "ILSVRC2012_devkit_t12/data")
 
 # MATLAB 5 MAT-file format: data types (of numbers: the place in this list), array classes.
@@ -82,8 +83,10 @@ def _find(root: str) -> dict[str, bytes]:
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
     """Yield the type and the bytes of each element in turn."""
-    at = 0
+    at, parts = 0, 0
     while at < len(data):
+        if (parts := parts + 1) > MAX_PARTS:
+            raise ValueError(f"more than {MAX_PARTS:,} parts")
         kind, size = struct.unpack_from(f"{order}II", data, at)
         start, at = at + 8, at + 8 + (size if kind == COMPRESSED else -(-size // 8) * 8)
         if kind >> 16:  # four bytes or fewer stand in the tag itself
