@@ -8,9 +8,11 @@ over, by one process only. Where a network disk has no flock, the process is loo
 import atexit
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import socket
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +39,27 @@ def holding(path, what: str):
         yield
     finally:
         _release(path, handle)
+
+
+@contextmanager
+def holding_remote(folder, name: str, what: str):
+    """Hold the lock file `name` of a storage.Remote within the block, as `holding` does.
+
+    S3 lets one alone make the file. On other stores two that begin within the same second may both
+    hold it.
+    """
+    digest = hashlib.sha256(folder.path(name).encode()).hexdigest()[:16]
+    own = json.dumps(_identity()).encode()
+    with holding(Path(tempfile.gettempdir(), f".kit-{os.getuid()}-{digest}.lock"), what):
+        while not folder.create(name, own):
+            with suppress(FileNotFoundError):  # its owner has just removed it
+                if _lives(record := _record(folder.read(name))):
+                    raise InUse(_refusal(folder.path(name), what, record))
+                folder.remove(name)  # the owner was of this host, where nobody else is here
+        try:
+            yield
+        finally:
+            folder.remove(name)
 
 
 def keep(path, what: str) -> None:
@@ -177,7 +200,7 @@ def _named(record: dict) -> str:
     return f"process {record['process']} of {record['host']} since {record['since']}"
 
 
-def _refusal(path: Path, what: str, record: dict) -> str:
+def _refusal(path, what: str, record: dict) -> str:
     remedy = "wait until it has ended, or name another"
     if record and record["host"] != socket.gethostname():
         remedy += f"; if that process is gone, delete {path}"

@@ -1,18 +1,21 @@
 """Folders at a URL, staging to this machine, and S3 over a real connection on loopback."""
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import layouts
 import pytest
 from images import class_folders, index_of, make_shards, prepare
 
+from kit import locks
 from kit.data import manifest, paths, staging, storage
-from kit.prep import reading
+from kit.prep import reading, writer
 
 REMOTE = "s3://bucket/sets/shards"
 
@@ -155,6 +158,36 @@ def test_shards_written_to_s3_are_those_written_here(shards_at_s3, s3):
         if name != manifest.MANIFEST:  # it names its source
             assert folder.read(name) == here[name]
     assert s3.find("bucket/sets") == [f"bucket/sets/shards/{name}" for name in sorted(here)]
+
+
+@pytest.mark.slow
+def test_only_one_of_many_creates_a_file_at_s3(s3):
+    folder = storage.folder("s3://bucket/created")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: folder.create("a", b"%d" % n), range(8)))
+    assert made.count(True) == 1
+    assert folder.read("a") == b"%d" % made.index(True)
+
+
+@pytest.mark.slow
+def test_s3_is_prepared_by_one_process_at_a_time(tmp_path, s3):
+    """Another host's lock is respected; one of a process of this host that was killed is not."""
+    raw_dir, folder = class_folders(tmp_path), storage.folder("s3://bucket/sets/locked")
+    lock, own = f"{folder}/{writer.LOCK}", locks._identity()
+    folder.write(writer.LOCK, json.dumps(own | {"host": "elsewhere"}).encode())
+    with pytest.raises(locks.InUse, match=f"of elsewhere since .* is gone, delete {lock}$"):
+        prepare(raw_dir, folder.url)
+    assert folder.names() == [writer.LOCK]
+    folder.write(writer.LOCK, json.dumps(own | {"start": "17"}).encode())
+
+    def progress(tasks, total):
+        with pytest.raises(locks.InUse, match=f"by process {own['process']} of {own['host']}"):
+            prepare(raw_dir, folder.url)
+        assert json.loads(folder.read(writer.LOCK))["start"] == own["start"]
+        return tasks
+
+    prepare(raw_dir, folder.url, progress=progress)
+    assert len(folder.names()) == 5 and writer.LOCK not in folder.names()
 
 
 @pytest.fixture

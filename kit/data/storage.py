@@ -75,6 +75,15 @@ class Remote(Local):
             temporary.write_bytes(data)
             self.put(name, temporary)
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write the file unless there is one; tell whether it was written."""
+        with paths.remote(self.path(name)) as (system, path):
+            try:
+                system.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
     def put(self, name: str, temporary) -> None:
         """Upload a finished file, then delete it here. It appears whole at the other end.
 

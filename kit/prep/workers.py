@@ -1,4 +1,9 @@
-"""Runs tasks in several processes of this machine."""
+"""Runs tasks in several processes of this machine, which take turns with large images.
+
+With images of any size all of them together take 1.2 GB at the most and 0.6 GB for each process,
+most of it TensorFlow's; from Parquet also what a row group takes. On Spark each task takes that of
+one process.
+"""
 
 import multiprocessing
 import os
@@ -7,8 +12,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 
 import tensorflow as tf
+
+LARGE = 2**25  # pixels of an image, or bytes of its file
+
+_turn = threading.RLock()  # of this process; `start_worker` puts one of all processes in its place
 
 
 def run_tasks(task, items: list, *, processes) -> Iterator:
@@ -22,7 +32,8 @@ def run_tasks(task, items: list, *, processes) -> Iterator:
         yield from map(task, items)
         return
     spawn = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=start_worker)
+    setup = {"initializer": start_worker, "initargs": (spawn.RLock(),)}
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, **setup)
     try:
         for future in as_completed([pool.submit(task, item) for item in items]):
             yield future.result()
@@ -35,6 +46,12 @@ def run_tasks(task, items: list, *, processes) -> Iterator:
         pool.shutdown(cancel_futures=True)
 
 
+def take_turn(until: ExitStack, size: int) -> None:
+    """Wait, for a `size` over LARGE, until no other process has a large image; end with `until`."""
+    if size > LARGE:
+        until.enter_context(_turn)
+
+
 def single_thread() -> None:
     """Keep TensorFlow to one thread and off the GPU, whose memory each process would claim."""
     tf.config.set_visible_devices([], "GPU")
@@ -42,8 +59,10 @@ def single_thread() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def start_worker() -> None:
-    """Set a fresh process up for tasks."""
+def start_worker(turn=_turn) -> None:
+    """Set a fresh process up for tasks; `turn` is the lock of all of them for large images."""
+    global _turn
+    _turn = turn
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent says when to stop
     parent = multiprocessing.parent_process()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import random
 import tempfile
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from kit.data.images import form_of, prepare, read_header
 from kit.data.manifest import CHANGES, MANIFEST, read_manifest
 from kit.data.paths import printable
 from kit.files import hash_file, temporary_beside
-from kit.locks import holding
+from kit.locks import holding, holding_remote
 from kit.machine import cores
 from kit.prep import imagenet, manifest_writer, table
 from kit.prep.boxes import turn
@@ -28,9 +28,9 @@ from kit.prep.examples import encode_example
 from kit.prep.index import Image, Index
 from kit.prep.reading import boxes_of, read_image, source_name
 from kit.prep.sections import Preparation
-from kit.prep.workers import run_tasks
+from kit.prep.workers import run_tasks, take_turn
 
-LOCK = ".preparation.lock"  # in data_dir, unless that is a URL
+LOCK = ".preparation.lock"  # in data_dir
 IMAGES_PER_WORKER = 5000  # a worker takes about as long to start as to read their headers
 
 
@@ -98,10 +98,11 @@ def write_shards(
 
 
 def _alone(folder):
-    """Give what refuses a second process; an object store cannot hold a lock."""
-    if not folder.local:
-        return nullcontext()
-    return holding(folder.local / LOCK, f"data_dir {folder} is being prepared")
+    """Give what refuses a second process."""
+    what = f"data_dir {folder} is being prepared"
+    return (
+        holding(folder.local / LOCK, what) if folder.local else holding_remote(folder, LOCK, what)
+    )
 
 
 def _write_missing(index, plans, preparation, raw_dir, folder, seed, progress) -> dict:
@@ -153,7 +154,11 @@ def _write_records(path: Path, shard: ShardPlan, entry, root, classes, preparati
     with tf.io.TFRecordWriter(str(path)) as file:
         for image in shard.images:
             try:
-                example = _read_example(image, entry, root, classes, preparation)
+                with ExitStack() as stack:
+                    example = _read_example(image, entry, root, classes, preparation, stack)
+                    if example:
+                        file.write(example)
+                    del example  # in its turn
             except (OSError, ValueError):  # they name the file
                 raise
             except Exception as error:
@@ -161,21 +166,24 @@ def _write_records(path: Path, shard: ShardPlan, entry, root, classes, preparati
                     f"{source_name(image, root)} cannot be prepared "
                     f"({type(error).__name__}: {error})"
                 ) from error
-            if example:
-                file.write(example)
 
 
-def _read_example(image: Image, entry: dict, root: str, classes, preparation) -> bytes:
-    """Give the serialized Example, b"" for an unreadable image; count it in the shard's entry."""
+def _read_example(image: Image, entry: dict, root: str, classes, preparation, stack) -> bytes:
+    """Give the serialized Example, b"" for an unreadable image; count it in the shard's entry.
+
+    A large image has its turn (`take_turn`) until `stack` ends.
+    """
 
     def note(kind, reason):
         file = {"file": source_name(image, root), "reason": printable(reason)}
         entry[kind].append(file | {"shard": entry["name"]})
 
     try:
+        take_turn(stack, 0 if image.in_parquet else image.size)
         data = read_image(image)
         entry["source_sha256"] = _chained(entry["source_sha256"], data)
         original = read_header(data)
+        take_turn(stack, original.height * original.width)
         prepared = prepare(data, original, form_of(vars(preparation)), check=preparation.check)
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and paths.is_remote(image.path):  # of the network
