@@ -1,4 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all.
+
+The kit's own temporary names cannot be foreseen, and no link is followed. TensorFlow writes
+checkpoints and TensorBoard's logs, and papermill notebooks, under names that can be: a run_dir in
+which others may make files lets them lead those writes elsewhere.
+"""
 
 import errno
 import hashlib
@@ -130,11 +135,16 @@ def read_json(path, needed=None, *, remedy: str) -> dict:
 
 def json_object(data: bytes) -> dict:
     """Give the JSON object that the bytes hold; ValueError, in one line, where they hold none."""
+    return json_of(data, {})
+
+
+def json_of(data: bytes, form):
+    """Give the value of JSON that the bytes hold; ValueError, in one line, for another form."""
     try:
         values = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())[:200] or "it is empty") from None
-    check_form(values, {})
+    check_form(values, form)
     return values
 
 

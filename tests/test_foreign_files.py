@@ -15,7 +15,7 @@ from kit import ROOT
 from kit.files import hash_file
 from kit.inference import formats
 from kit.inference.classifier import load_model
-from kit.model import weight_files
+from kit.model import foreign_files, weight_files
 from kit.model.foreign_files import check_keras, check_onnx
 from tests.exported import write_run
 
@@ -138,6 +138,21 @@ def test_kerass_own_files_pass(tmp_path):
         kernel, bias = weight_files.read(tmp_path / name).values()
         np.testing.assert_array_equal(kernel, model.layers[-1].kernel)
         np.testing.assert_array_equal(bias, model.layers[-1].bias)
+
+
+def test_a_zip_of_too_many_members_is_refused_before_they_are_listed(tmp_path, monkeypatch):
+    path, listed = tmp_path / "many.keras", []
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(100):
+            archive.writestr(f"{number}", "")
+    assert len(foreign_files.open_zip(path).namelist()) == 100
+    monkeypatch.setattr(foreign_files, "MAX_DIRECTORY_BYTES", 4000)
+    monkeypatch.setattr(zipfile, "ZipFile", listed.append)
+    with pytest.raises(ValueError, match="its list of members has more than 4,000 bytes"):
+        foreign_files.open_zip(path)
+    with path.open("rb") as file, pytest.raises(ValueError, match="its list of members"):
+        foreign_files.open_zip(file)
+    assert listed == []
 
 
 def zip_of_zeros(path):

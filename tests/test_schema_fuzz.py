@@ -3,15 +3,22 @@
 import copy
 import json
 import random
+import zipfile
 
+import numpy as np
 import pytest
 
 from kit import params
 from kit.data.manifest import read_manifest
+from kit.evaluation import model_card, other_data, scores
 from kit.files import SEAL, json_bytes
+from kit.inference import journal
+from kit.model import weight_files
 from kit.model.metadata import read_metadata
+from kit.prep import demo
 from kit.training import run_state
-from tests.images import make_shards
+from kit.training.trainer import model_metadata
+from tests.images import MANIFEST, make_shards
 
 FEW, MANY = 60, 2000
 ODD = [None, True, -1, 0, 2**70, 1e300, "", "x", "\x00", "../..", [], [[]], {}, {"a": 1}, [None]]
@@ -44,11 +51,11 @@ def changed(values, source):
         case "raw":
             return source.choice(RAW)
         case "cut":
-            data = json_bytes(values)
+            data = json.dumps(values).encode()
             return data[: source.randrange(len(data))]
         case _:
             inside[key] = copy.deepcopy(source.choice([values, [inside[key]], {"x": inside[key]}]))
-    return json_bytes(values)
+    return json.dumps(values).encode()
 
 
 def metadata(folder):
@@ -67,6 +74,60 @@ def run_record(folder):
     return folder / run_state.FILE, lambda: run_state.check(folder, {"seed": 0, "epochs": 3})
 
 
+def marker(folder):
+    (folder / demo.MARKER).write_text('{"demo_views": 50, "seed": 0}')
+    return folder / demo.MARKER, lambda: demo.make_demo(raw_dir=folder, demo_views=50, seed=0)
+
+
+def real_labels(folder):
+    path = folder / "real.json"
+    path.write_text("[[0, 2], [], [1]]")
+    return path, lambda: other_data.read_real(path, classes=3)
+
+
+def layers(folder):
+    """The configuration within a .keras file."""
+    path, archive = folder / "config.json", folder / "model.keras"
+    both = [{"config": {"name": "a"}}, {"config": {"name": "b"}}]
+    path.write_text(json.dumps({"config": {"layers": both}}))
+
+    def read():
+        with zipfile.ZipFile(archive, "w") as made:
+            made.write(path, path.name)
+        weight_files.saved_layers(archive)
+
+    return path, read
+
+
+def unfinished(folder):
+    """A row of the journal of `predict`: what is no row counts as not written."""
+    path, lines = folder / "row", folder / "journal"
+    path.write_text(
+        '{"photo": "a", "problem": "", "stamp": [1, 2], "labels": [0], "probabilities": [0.5]}'
+    )
+
+    def read():
+        lines.write_bytes(b"{}\n" + path.read_bytes() + b"\n")
+        for row in journal.read(lines):
+            assert isinstance(row["photo"], str) and (row["problem"] or "labels" in row)
+            return
+        raise ValueError("no row")
+
+    return path, read
+
+
+def card(folder):
+    """What a model card says of an evaluation."""
+    facts = params.load().values | {"image_size": 32, "evaluation_size": 32}
+    model = model_metadata(MANIFEST, facts) | {"sha256": "a"}
+    (folder / "model.json").write_bytes(json_bytes(model))
+    logits = np.eye(6, dtype="float32")
+    found = scores.evaluate(np.arange(6), logits, MANIFEST["classes"])
+    path = folder / "evaluation.json"
+    path.write_bytes(json_bytes(found | {"shards": "", "model": "a"}))
+    return path, lambda: model_card.write_card(folder)
+
+
 def answer(call):
     """Give what was raised, in a line, or "" where all was read."""
     try:
@@ -78,19 +139,35 @@ def answer(call):
     return ""
 
 
-@pytest.mark.parametrize("make", [metadata, manifest, run_record])
+READERS = {metadata: 6, manifest: 6, run_record: 6, marker: 6, layers: 6}  # answers at the least
+READERS |= {real_labels: 2, unfinished: 2}
+
+
+@pytest.mark.parametrize("make", READERS)
 @pytest.mark.parametrize("rounds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_changed_json_is_read_or_refused_in_a_line(make, rounds, tmp_path):
     path, read = make(tmp_path)
+    assert len(answers_to(path, read, rounds)) >= READERS[make]
+
+
+@pytest.mark.parametrize("rounds", [FEW // 10, pytest.param(MANY // 10, marks=pytest.mark.slow)])
+def test_a_card_is_made_of_a_changed_evaluation_or_refused_in_a_line(rounds, tmp_path):
+    answers_to(*card(tmp_path), rounds)
+
+
+def answers_to(path, read, rounds):
+    """Give what `read` says of the file at `path`, changed in so many ways."""
     whole = json.loads(path.read_bytes())
-    whole.pop(SEAL, None)  # it would refuse all
+    if isinstance(whole, dict):
+        whole.pop(SEAL, None)  # it would refuse all
     answers = set()
     for seed in range(rounds):
         path.write_bytes(changed(whole, random.Random(seed)))
         said = answer(read)
         assert "\n" not in said
         answers.add(said)
-    assert "" in answers and len(answers) > 5
+    assert "" in answers
+    return answers
 
 
 @pytest.mark.parametrize("rounds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])

@@ -9,17 +9,22 @@ import csv
 import json
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from kit import params
+from kit.data.paths import printable
 from kit.evaluation import tables
-from kit.files import replacing
+from kit.files import read_json, replacing
 from kit.model.metadata import read_metadata
 from kit.training.run_state import FREE
 
 TEMPLATE = "model_card.md.jinja"
 CARD = "model_card.md"
 NEEDED = {"data": dict, "parameters": dict, "training_size": int}  # of model.json
+REMEDY = "run notebooks 02 to 04 again, or delete what was edited"
+# What is raised where a file lacks something, or has another thing in its place.
+MISTAKES = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+MISTAKES += (TemplateError, csv.Error)
 FIGURES = ("loss", "cross_entropy", "l2_loss", "accuracy")
 OPTIONAL = {"real": "ReaL", "other_images": "other images", "comparison": "against another run"}
 FEW = 20  # images of a class, of which one is more than 5 %
@@ -42,20 +47,27 @@ def write_card(run_dir):
 
     model.json must be there; history.csv, params.json, environment.json, evaluation.json,
     latency.json and exports are used where they are, the measurements if they are of this model.
-    Raises ValueError for a model.json that tells nothing of the training.
+    Raises ValueError for a model.json that tells nothing of the training, and for other files of
+    which no card can be made.
     """
     run_dir = Path(run_dir)
+    model = read_metadata(run_dir / "model.json", NEEDED)
     jinja = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
     jinja.filters |= FILTERS
-    text = jinja.get_template(TEMPLATE).render(_facts(run_dir))
+    try:
+        text = jinja.get_template(TEMPLATE).render(_facts(run_dir, model))
+    except MISTAKES as error:
+        why = printable(str(error))[:200]
+        raise ValueError(
+            f"{run_dir}: no model card can be made of its files ({why}): {REMEDY}"
+        ) from None
     with replacing(run_dir / CARD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return run_dir / CARD
 
 
-def _facts(run_dir):
+def _facts(run_dir, model):
     """Give what the template names."""
-    model = read_metadata(run_dir / "model.json", NEEDED)
     found = _measured(run_dir / "evaluation.json", model)
     history = _history(run_dir / "history.csv")
     return {
@@ -86,7 +98,7 @@ def _measured(path, model):
 
 def _read(path):
     """Read a JSON file; {} where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path, remedy=REMEDY) if path.exists() else {}
 
 
 def _history(path):

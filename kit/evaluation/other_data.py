@@ -1,6 +1,5 @@
 """ImageNet's validation images with better labels (ReaL), and other images of the same classes."""
 
-import json
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import tensorflow as tf
 from kit.data import folders, paths
 from kit.data.images import MAX_FILE_BYTES, prepare_for
 from kit.evaluation.scores import accuracy
+from kit.files import json_of
 
 VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
@@ -22,11 +22,11 @@ def read_real(real_labels, *, classes):
     """
     path = Path(paths.resolve(real_labels))
     try:
-        real = json.loads(path.read_text(encoding="utf-8"))
+        real = json_of(paths.read_file(str(path), MAX_FILE_BYTES), [[int]])
         good = all(label in range(classes) for labels in real for label in labels)
-    except (ValueError, TypeError):
+    except ValueError:
         good = False
-    if not good or not isinstance(real, list):
+    if not good:
         raise ValueError(
             f"real_labels: {path} is no list of lists of classes from 0 to {classes - 1}, one for "
             "each validation image; name ReaL's real.json"

@@ -8,7 +8,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kit.files import naming_full_disk, replacing
+from kit.files import check_form, json_object, naming_full_disk, replacing
+
+ROW = {"photo": str, "problem": str, "stamp": [int]}
+ANSWER = {"labels": [int], "probabilities": [float]}  # where there is no problem
 
 
 def resume(journal: Path, run: dict, stamps: dict) -> set[str]:
@@ -52,11 +55,12 @@ def _whole_lines(journal):
     if not journal.exists():
         return
     with journal.open("rb") as lines:
-        for line in lines:
+        for number, line in enumerate(lines):
             try:
-                row = json.loads(line)
+                row = json_object(line)
+                check_form(row, {} if not number else ROW if row.get("problem") else ROW | ANSWER)
             except ValueError:
                 return
-            if not line.endswith(b"\n") or not isinstance(row, dict):
+            if not line.endswith(b"\n"):
                 return
             yield line, row

@@ -3,15 +3,18 @@
 What these functions raise is one of UNREADABLE.
 """
 
+import contextlib
 import io
 import math
 import os
 import zipfile
+from pathlib import Path
 
 import h5py
 
 MAX_BYTES = 2**29  # of all numbers; ResNet-50 for 1,000 classes has 102 million in float32
 MAX_OBJECTS = 100_000  # of an HDF5 file; Keras' has some 700
+MAX_DIRECTORY_BYTES = 2**24  # of a zip's list of members: 300,000 at the most; PyTorch's have 600
 MAX_CONFIG_BYTES = 2**22  # of config.json; Keras' has 0.2 million
 
 UNREADABLE = (
@@ -27,7 +30,14 @@ def check_size(path) -> None:
 
 
 def open_zip(file) -> zipfile.ZipFile:
-    """Open a zip; ValueError when its members unpack to more than MAX_BYTES."""
+    """Open a zip; ValueError when its members unpack to more than MAX_BYTES, or are many.
+
+    Their names are told by the zip's end, before any is read: 6 microseconds each.
+    """
+    with contextlib.nullcontext(file) if hasattr(file, "read") else Path(file).open("rb") as opened:
+        end = zipfile._EndRecData(opened)
+    if end and end[zipfile._ECD_SIZE] > MAX_DIRECTORY_BYTES:
+        raise ValueError(f"its list of members has more than {MAX_DIRECTORY_BYTES:,} bytes")
     archive = zipfile.ZipFile(file)
     if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
         raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")

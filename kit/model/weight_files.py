@@ -4,9 +4,9 @@ Nothing that a file could make run is run: a pickle may name tensors alone, and 
 """
 
 import io
-import json
 import pickle
 
+from kit.files import json_of
 from kit.model import foreign_files, torch_files
 from kit.model.sections import WEIGHT_FILES
 
@@ -77,11 +77,19 @@ def text(name):
 
 
 READERS = dict(zip(WEIGHT_FILES, (read_keras, read_h5, read_safetensors, read_torch), strict=True))
+CONFIG = {"config": {"layers": [{"config": {"name": str}}]}}  # of a network, in config.json
 UNREADABLE = (*foreign_files.UNREADABLE, pickle.UnpicklingError)
 
 
 def saved_layers(path):
-    """Give {name: configuration} of the layers in a .keras file, as plain values."""
+    """Give {name: configuration} of the layers in a .keras file, as plain values.
+
+    Raises ValueError for another configuration than a network's.
+    """
     with foreign_files.open_zip(path) as archive:
-        layers = json.loads(foreign_files.read_config(archive))["config"]["layers"]
+        config = foreign_files.read_config(archive)
+    try:
+        layers = json_of(config, CONFIG)["config"]["layers"]
+    except ValueError as error:
+        raise ValueError(f"{path}: its config.json is no network's ({error})") from None
     return {layer["config"]["name"]: layer["config"] for layer in layers}

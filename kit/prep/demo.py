@@ -6,7 +6,6 @@ of the code, and no benchmark.
 """
 
 import io
-import json
 import math
 import shutil
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kit import ROOT
-from kit.files import naming_full_disk, write_json
+from kit.files import naming_full_disk, read_json, write_json
 from kit.locks import holding
 from kit.prep.imagenet import LABELS_FILE, NAMES_FILE
 
@@ -98,10 +97,11 @@ def _is_made(target: Path, wanted: dict) -> bool:
             f"raw_dir {target} holds something other than a demonstration set: name another "
             "folder, or set demo_views to 0 to read this one"
         )
-    if (found := json.loads(marker.read_text())) != wanted:
+    remedy = f"delete {target} or name another raw_dir"
+    found = read_json(marker, dict.fromkeys(wanted, int), remedy=remedy)
+    if found != wanted:
         raise ValueError(
-            f"raw_dir {target} holds the demonstration set {found}, not {wanted}: delete it or "
-            "name another folder"
+            f"raw_dir {target} holds the demonstration set {found}, not {wanted}: {remedy}"
         )
     return True
 

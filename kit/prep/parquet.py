@@ -5,13 +5,13 @@ Tars are the better source on a slow disk.
 """
 
 import functools
-import json
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from kit.data import paths
 from kit.data.paths import printable
+from kit.files import json_object
 from kit.prep.splits import SPLITS, split_name
 
 MAX_LABEL = 2**20  # a name is kept for each number up to the largest; the largest sets have 2**18
@@ -83,7 +83,7 @@ def read_class_names(path: str) -> list[str]:
     """Give the names of the labels, as Hugging Face writes them in the file's head; [] if none."""
     head = (_open(path).schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     try:
-        names = json.loads(head)["info"]["features"]["label"]["names"]
+        names = json_object(head)["info"]["features"]["label"]["names"]
         return [str(name) for name in names]
     except (ValueError, LookupError, TypeError):
         return []
