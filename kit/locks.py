@@ -51,7 +51,7 @@ def holding_remote(folder, name: str, what: str):
     digest = hashlib.sha256(folder.path(name).encode()).hexdigest()[:16]
     own = json.dumps(_identity()).encode()
     with holding(Path(tempfile.gettempdir(), f".kit-{os.getuid()}-{digest}.lock"), what):
-        while not folder.create(name, own):
+        while (made := folder.create(name, own)) is False:
             with suppress(FileNotFoundError):  # its owner has just removed it
                 if _lives(record := _record(folder.read(name))):
                     raise InUse(_refusal(folder.path(name), what, record))
@@ -59,7 +59,8 @@ def holding_remote(folder, name: str, what: str):
         try:
             yield
         finally:
-            folder.remove(name)
+            if made:
+                folder.remove(name)
 
 
 def keep(path, what: str) -> None:

@@ -77,6 +77,7 @@ def without(name):
     [
         ({"TF_CONFIG": "{cluster"}, "has not the form"),
         ({"TF_CONFIG": "[1]"}, "has not the form"),
+        ({"TF_CONFIG": "[" * 3000}, "has not the form"),
         (configuration({"worker": ["alpha", "beta:1"]}), "'alpha' is no address"),
         (configuration({"worker": ["alpha:1", "alpha:1"]}), "stands twice"),
         (configuration({"worker": ADDRESSES}, index=3), "0 chief and 3 worker"),

@@ -75,13 +75,15 @@ class Remote(Local):
             temporary.write_bytes(data)
             self.put(name, temporary)
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Write the file unless there is one; tell whether it was written."""
+    def create(self, name: str, data: bytes) -> bool | None:
+        """Write the file unless there is one; tell whether it was, None where nobody may write."""
         with paths.remote(self.path(name)) as (system, path):
             try:
                 system.pipe_file(path, data, mode="create")
             except FileExistsError:
                 return False
+            except PermissionError:
+                return None
         return True
 
     def put(self, name: str, temporary) -> None:

@@ -6,7 +6,7 @@ Copies that were resized, saved again or made grey; for equal bytes a checksum i
 import functools
 import io
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 from kit.data import storage
 from kit.data.manifest import read_manifest, shard_paths
 from kit.machine import cores
-from kit.prep.workers import run_tasks
+from kit.prep.workers import run_tasks, take_turn
 
 SIDE = 16  # so many rows of so many comparisons: 256 bits
 # Of 256 bits. Of 300 photographs saved at quality 75, or at half the size, 99 in 100 differ from
@@ -77,7 +77,8 @@ def difference_hash(encoded: bytes) -> np.ndarray:
 
     The difference hash of Krawetz ("Kind of Like That", The Hacker Factor Blog, 2013), finer.
     """
-    with Image.open(io.BytesIO(encoded)) as picture:
+    with ExitStack() as stack, Image.open(io.BytesIO(encoded)) as picture:
+        take_turn(stack, picture.width * picture.height)
         picture.draft("L", (4 * SIDE, 4 * SIDE))  # a JPEG is decoded no larger than needed
         small = picture.convert("L").resize((SIDE + 1, SIDE), Image.BOX)
     grey = np.asarray(small, np.int16)

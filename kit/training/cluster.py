@@ -2,13 +2,14 @@
 
 import atexit
 import itertools
-import json
 import os
 import re
 import socket
 import tempfile
 import time
 from typing import NamedTuple
+
+from kit.files import json_object
 
 FORM = (
     '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, '
@@ -92,7 +93,7 @@ def _reach(address, deadline):
 
 def _from_tf_config(text):
     try:
-        config = json.loads(text)
+        config = json_object(text.encode())
         cluster, task = config.get("cluster", {}), config.get("task", {})
         groups = {kind: list(cluster.get(kind, [])) for kind in ("chief", "worker")}
     except (ValueError, AttributeError, TypeError):
