@@ -101,7 +101,8 @@ def _is_made(target: Path, wanted: dict) -> bool:
     found = read_json(marker, dict.fromkeys(wanted, int), remedy=remedy)
     if found != wanted:
         raise ValueError(
-            f"raw_dir {target} holds the demonstration set {found}, not {wanted}: {remedy}"
+            f"raw_dir {target} holds the demonstration set {found}, not {wanted}: delete it or "
+            "name another folder"
         )
     return True
 

@@ -6,7 +6,6 @@ killed need not write again.
 
 import hashlib
 import json
-import os
 import re
 
 import kit
@@ -63,7 +62,7 @@ def fingerprint(index: Index, root, parameters: dict) -> str:
     digest = hashlib.sha256(json.dumps([parameters, index.classes], sort_keys=True).encode())
     for image in index.images:
         state = (image.split, image.label, *state_of(image, root))
-        digest.update(os.fsencode(repr(state)))
+        digest.update(repr(state).encode())
     return digest.hexdigest()
 
 

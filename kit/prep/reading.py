@@ -86,6 +86,11 @@ def source_name(image, root: str) -> str:
 
 
 def state_of(image, root: str) -> tuple:
-    """Give what identifies the image, without the path of raw_dir."""
-    found = image.boxes.removeprefix(root) if isinstance(image.boxes, str) else image.boxes
-    return image.path.removeprefix(root), image.position, image.size, found
+    """Give what identifies the image, without the path of raw_dir, whatever the locale."""
+
+    def within(path):
+        known = path.removeprefix(root).encode("utf-8", "surrogateescape")
+        return known.decode("utf-8", "surrogateescape")
+
+    found = within(image.boxes) if isinstance(image.boxes, str) else image.boxes
+    return within(image.path), image.position, image.size, found

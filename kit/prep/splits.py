@@ -1,7 +1,6 @@
 """Splits: their folders, by the names that people give them, and the images that are held out."""
 
 import hashlib
-import os
 from collections import Counter
 from itertools import groupby
 from operator import attrgetter
@@ -123,7 +122,7 @@ def _share(count: int, fraction: float) -> int:
 
 
 def _hash(seed, name: str) -> bytes:
-    return hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()
+    return hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _moved(images: list, held_out: set) -> list:
