@@ -19,7 +19,7 @@ ODD = "a [1] *? ~ é 漢 {a,b} b\\s"
 NAMES = ("größe [1]", "猫 *", "$x$ ~")
 
 
-def test_data_in_a_folder_of_any_name_are_prepared_verified_and_trained_on(tmp_path):
+def test_data_in_a_folder_of_any_name_is_prepared_verified_and_trained_on(tmp_path):
     raw_dir = class_folders(tmp_path / ODD / "raw [a]", 3, 12)
     data_dir = tmp_path / ODD / "shards [b] ?"
     prepare(raw_dir, data_dir)
