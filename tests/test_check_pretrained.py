@@ -1,7 +1,4 @@
-"""`make check-pretrained`: the images that it finds, and what it says where something is missing.
-
-The whole way is walked in parity/test_pillow.py.
-"""
+"""`make check-pretrained`: the images that it finds, and what it says where something is missing."""
 
 import pytest
 
