@@ -1,4 +1,4 @@
-"""`make check-pretrained`: the images that it finds, and what it says where something is missing."""
+"""`make check-pretrained`: the images that it finds, and what it says where something is amiss."""
 
 import pytest
 
