@@ -72,13 +72,13 @@ def assert_same(one, other):
 
 
 def test_the_seed_decides_order_crops_and_flips(data_dir):
-    one, same, other = (take(training(data_dir, seed=seed), 8) for seed in (1, 1, 2))
+    one, same, other = (take(training(data_dir, seed=seed), 3) for seed in (1, 1, 2))
     assert_same(one, same)
     assert any(np.any(a[1] != b[1]) for a, b in zip(one, other, strict=True))
 
 
 def test_another_seed_crops_an_image_of_the_same_position_otherwise(data_dir):
-    crops, seeds = {}, range(6)
+    crops, seeds = {}, range(3)
     for seed in seeds:
         ((images, _),) = take(training(data_dir, batch_size=24, seed=seed), 1)
         names = data(data_dir, batch_size=24, seed=seed).names(0)
@@ -95,10 +95,10 @@ def test_tensorflows_own_seed_changes_nothing(data_dir):
     assert_same(one, take(training(data_dir), 5))
 
 
-@pytest.mark.parametrize("step", [1, 4, 5, 13])  # a pass is 4.8 steps
-def test_starting_at_a_step_equals_skipping_to_it(data_dir, step):
-    whole = take(training(data_dir), step + 4)
-    assert_same(whole[step:], take(training(data_dir, start_step=step), 4))
+def test_starting_at_a_step_equals_skipping_to_it(data_dir):
+    whole = take(training(data_dir), 13 + 4)
+    for step in (1, 4, 5, 13):  # a pass is 4.8 steps
+        assert_same(whole[step : step + 4], take(training(data_dir, start_step=step), 4))
 
 
 def test_a_pass_need_not_be_whole_batches(data_dir):
@@ -121,9 +121,9 @@ def test_the_names_are_those_of_the_batch(data_dir):
 
 
 def test_two_workers_share_the_batch_of_one(data_dir):
-    whole = take(training(data_dir, batch_size=6, start_step=2), 9)
+    whole = take(training(data_dir, batch_size=6, start_step=2), 5)  # over a pass's end
     parts = [
-        take(training(data_dir, batch_size=6, start_step=2, worker=worker, workers=2), 9)
+        take(training(data_dir, batch_size=6, start_step=2, worker=worker, workers=2), 5)
         for worker in (0, 1)
     ]
     joined = [
@@ -165,7 +165,7 @@ def test_without_augmentation_images_are_those_of_the_preprocessing(data_dir):
 
 def test_with_all_augmentation_starting_at_a_step_equals_skipping_to_it(data_dir):
     batches = training(data_dir, **ALL_ON)
-    assert_same(take(batches, 16)[13:], take(training(data_dir, start_step=13, **ALL_ON), 3))
+    assert_same(take(batches, 15)[13:], take(training(data_dir, start_step=13, **ALL_ON), 2))
     images, labels = batches.element_spec
     assert (images.shape, images.dtype) == ((6, 32, 32, 3), tf.uint8)
     assert (labels.shape, labels.dtype) == ((6, 3), tf.float32)

@@ -49,6 +49,12 @@ def trained():
 
 
 @pytest.fixture(scope="module")
+def other():
+    """Give a model of other weights, whose average is another."""
+    return compiled(make_strategy(replicas=2), ema_decay=DECAY, stage_sizes=[1], seed=1)
+
+
+@pytest.fixture(scope="module")
 def average(trained):
     """The formula of Keras' use_ema and of PyTorch's AveragedModel, of every weight."""
     steps, found = trained[1], trained[1][0]
@@ -100,7 +106,7 @@ def test_the_average_is_what_is_evaluated(trained, average):
     assert trained[2]["val_l2_loss"][-1] == pytest.approx(found["l2_loss"], rel=1e-4)
 
 
-def test_the_average_is_what_is_saved(trained, average, tmp_path):
+def test_the_average_is_what_is_saved(trained, average, other, tmp_path):
     model, steps, _, _ = trained
     trainer.save_model(model, run_dir=tmp_path, manifest=MANIFEST, parameters=PARAMETERS)
     assert_holds(keras.saving.load_model(tmp_path / "model.keras"), average)
@@ -109,7 +115,6 @@ def test_the_average_is_what_is_saved(trained, average, tmp_path):
     with model.holding(average=True):  # as amid a validation
         checkpoints.save({}, best=True)
     checkpoints.wait()
-    other = compiled(make_strategy(replicas=2), ema_decay=DECAY, stage_sizes=[1], seed=1)
     load_best(other, run_dir=tmp_path)
     assert_holds(other, average)
     Checkpoints(other, folder=tmp_path / "checkpoints", keep=1).restore()
@@ -118,12 +123,11 @@ def test_the_average_is_what_is_saved(trained, average, tmp_path):
         assert_holds(other, average)
 
 
-def test_an_average_starts_again_at_the_best_weights(trained, average, tmp_path):
+def test_an_average_starts_again_at_the_best_weights(trained, average, other, tmp_path):
     """Taken into a model that has been trained, whose own average is another."""
     checkpoints = Checkpoints(trained[0], folder=tmp_path / "checkpoints", keep=1)
     checkpoints.save({}, best=True)
     checkpoints.wait()
-    other = compiled(make_strategy(replicas=2), ema_decay=DECAY, stage_sizes=[1], seed=1)
     train(other)
     load_best(other, run_dir=tmp_path)
     assert_holds(other, average)
