@@ -218,8 +218,8 @@ def test_a_table_with_a_test_split_goes_through_all_notebooks(tmp_path):
 @pytest.mark.slow
 def test_the_demonstration_learns_and_gives_the_same_accuracy_twice(tmp_path):
     scores = []
-    for number in ("1", "2"):
-        done = kit_run("--recipe", "demo", run_dir=str(tmp_path / number))
+    for number, steps in (("1", "01,02,03"), ("2", "02,03")):
+        done = kit_run("--recipe", "demo", "--only", steps, run_dir=str(tmp_path / number))
         assert done.returncode == 0, done.stderr
         evaluation = json.loads((tmp_path / number / "evaluation.json").read_text())
         scores.append((evaluation["top1"]["value"], evaluation["cross_entropy"]))
