@@ -18,6 +18,7 @@ from kit.inference.classifier import load_model
 from kit.model import foreign_files, weight_files
 from kit.model.foreign_files import check_keras, check_onnx
 from tests.exported import write_run
+from tests.peak import peak
 
 
 def secret(folder):
@@ -126,6 +127,35 @@ def test_a_trained_model_whose_numbers_are_elsewhere_is_not_loaded(tmp_path):
     (run_dir / "model.json").write_text(json.dumps(metadata))
     with pytest.raises(ValueError, match="model.keras cannot be read .*a link to another"):
         load_model(run_dir)
+
+
+@pytest.mark.parametrize("units", [20, 10**6, 10**12, 10**25])
+def test_layers_of_more_numbers_than_the_file_holds_are_refused_before_they_are_made(
+    tmp_path, units
+):
+    """By a config.json that asks for two layers of so many units after one another."""
+    layers = [keras.Input((4,)), *(keras.layers.Dense(3, name=name) for name in ("a", "b"))]
+    keras.Sequential(layers).save(tmp_path / "whole.keras")
+    with zipfile.ZipFile(tmp_path / "whole.keras") as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    config = json.loads(members["config.json"])
+    for layer in config["config"]["layers"][1:]:
+        layer["config"]["units"] = units
+        layer.pop("build_config", None)  # it tells the shape of the input, too
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as changed:
+        for name, data in (members | {"config.json": json.dumps(config)}).items():
+            changed.writestr(name, data)
+    rows = [{"wnid": "n", "name": "n"}] * 3
+    metadata = {"classes": rows, "image_size": 8, "resize_side": 9}
+    metadata["sha256"] = hash_file(tmp_path / "model.keras")
+    (tmp_path / "model.json").write_text(json.dumps(metadata))
+    before = peak()
+    with pytest.raises(ValueError, match="model.keras cannot be read as a model") as error:
+        load_model(tmp_path)
+    assert "\n" not in str(error.value) and peak() - before < 0.2
+    if units < 2**31:  # of a side that TensorFlow has
+        asked = 4 * units + units + units * units + units
+        assert f"its layers have {asked:,} numbers, and the file holds 27" in str(error.value)
 
 
 def test_kerass_own_files_pass(tmp_path):

@@ -5,6 +5,7 @@ What these functions raise is one of UNREADABLE.
 
 import contextlib
 import io
+import json
 import math
 import os
 import zipfile
@@ -52,13 +53,37 @@ def read_config(archive: zipfile.ZipFile) -> bytes:
 
 
 def check_keras(path) -> None:
-    """Raise what `open_zip`, `read_config` and `open_h5` do of a .keras file."""
+    """Raise what `open_zip`, `read_config` and `open_h5` do of a .keras file.
+
+    ValueError, too, before any memory is taken, for layers of more numbers than the file holds.
+    """
     check_size(path)
+    numbers = 0
     with open_zip(path) as archive:
-        read_config(archive)
+        config = json.loads(read_config(archive))
         for name in archive.namelist():
             if name.endswith(".h5"):
-                open_h5(io.BytesIO(archive.read(name))).close()
+                with open_h5(io.BytesIO(archive.read(name))) as h5:
+                    numbers += _numbers_in(h5)
+    asked = _numbers_of(config)
+    if asked > numbers:
+        raise ValueError(f"its layers have {asked:,} numbers, and the file holds {numbers:,}")
+
+
+def _numbers_in(h5: h5py.File) -> int:
+    found = []
+    h5.visititems(lambda _, item: found.append(getattr(item, "size", 0) or 0))
+    return sum(found)
+
+
+def _numbers_of(config) -> int:
+    """Count the numbers of a saved model, built in a graph that never runs: it takes no memory."""
+    import keras
+    import tensorflow as tf
+
+    with tf.Graph().as_default():
+        model = keras.saving.deserialize_keras_object(config | {"compile_config": None})
+    return sum(math.prod(variable.shape) for variable in model.variables)
 
 
 def open_h5(file) -> h5py.File:
