@@ -15,6 +15,11 @@ from kit.training.checkpoint import SAVE_ERRORS, reason
 from kit.training.strategy import on_any_host, several_hosts, sum_over_hosts
 
 CHECK_SECONDS = 5  # between looks at the device, each of which waits for it
+COLUMNS = (  # of history.csv; others, of callbacks that somebody adds, come after them
+    *("epoch", "loss", "cross_entropy", "l2_loss", "top1", "top5"),
+    *("val_loss", "val_cross_entropy", "val_l2_loss", "val_top1", "val_top5"),
+    *("learning_rate", "gradient_norm", "images_per_second", "input_wait"),
+)
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +197,8 @@ class Backup(keras.callbacks.Callback):
 
 
 def column_names(rows):
-    return list(dict.fromkeys(name for row in rows for name in row))
+    found = dict.fromkeys(name for row in rows for name in row)
+    return [n for n in COLUMNS if n in found] + [n for n in found if n not in COLUMNS]
 
 
 def running_metrics(model):
