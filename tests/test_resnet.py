@@ -194,6 +194,7 @@ def test_drop_rates_rise_evenly_from_0_at_the_first_block_to_the_given_one_at_th
     assert [len(stage) for stage in rates] == [3, 4, 6, 3]
     np.testing.assert_allclose(np.concatenate(rates), np.linspace(0, 0.3, 16))
     assert drop_rates([1], 0.3) == [[0.0]]
+    assert drop_rates([2], 0.3) == [[0.0, 0.3]]
 
 
 def test_drop_path_skips_whole_branches_of_some_images_in_training_alone():
