@@ -77,8 +77,8 @@ class Torchvision:
         self.network.eval()
         features = self(pixels)
         weight = np.random.default_rng(0).normal(
-            size=head.weight.shape, scale=0.02
-        )  # 1 / sqrt(2048)
+            size=head.weight.shape, scale=2e-3
+        )  # logits of some tenths
         weight /= features.std(axis=0)
         head.weight.data = torch.tensor(weight, dtype=torch.float32)
         head.bias.data = torch.tensor(-weight @ features.mean(axis=0), dtype=torch.float32)
