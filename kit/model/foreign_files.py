@@ -83,7 +83,7 @@ def _numbers_of(config) -> int:
 
     with tf.Graph().as_default():
         model = keras.saving.deserialize_keras_object(config | {"compile_config": None})
-    return sum(math.prod(variable.shape) for variable in model.variables)
+    return sum(math.prod(weight.shape) for weight in model.weights)  # no state of random seeds
 
 
 def open_h5(file) -> h5py.File:
