@@ -52,12 +52,17 @@ def compile_model(strategy, *, classes=10, width=64, **values):
         decay = decay_in_loss(p.optimizer, p.weight_decay)
         network = resnet50(p.network, classes=classes, decay=decay, width=width)
         model = training_model(network, freeze=p.initial.freeze)
-        model.compile(
-            make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate),
-            loss=ClassificationLoss(p.loss),
-            metrics=metrics(),
-            clip_grad_norm=p.optimizer.clip_grad_norm,
-            ema_decay=p.optimizer.ema_decay,
-            xla=p.devices.xla == "true",
-        )
+        compile_as(model, p, xla=p.devices.xla == "true")
     return model
+
+
+def compile_as(model, p, *, xla):
+    """Compile as notebook 02 does, at the learning rate of the parameters."""
+    model.compile(
+        make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate),
+        loss=ClassificationLoss(p.loss),
+        metrics=metrics(),
+        clip_grad_norm=p.optimizer.clip_grad_norm,
+        ema_decay=p.optimizer.ema_decay,
+        xla=xla,
+    )

@@ -18,12 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from kit.model.resnet import resnet50
-from kit.training.losses import ClassificationLoss, metrics
-from kit.training.optimizers import decay_in_loss, make_optimizer
+from kit.training.optimizers import decay_in_loss
 from kit.training.schedule import LearningRateScheduler
 from kit.training.step import TrainingModel, moving_statistics
 from kit.training.strategy import make_strategy
-from tests.networks import compile_model, sections
+from tests.networks import compile_as, compile_model, sections
 from tests.parity.both import in_double
 from tests.small_training import NETWORK, VALUES
 
@@ -119,14 +118,7 @@ def compiled_in_double(replicas, *, width=4, xla=False, **changes):
         decay = decay_in_loss(p.optimizer, p.weight_decay)
         network = in_double(resnet50(p.network, classes=6, decay=decay, width=width))
         model = TrainingModel(network.input, network.output)
-        model.compile(
-            make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate),
-            loss=ClassificationLoss(p.loss),
-            metrics=metrics(),
-            clip_grad_norm=p.optimizer.clip_grad_norm,
-            ema_decay=p.optimizer.ema_decay,
-            xla=xla,
-        )
+        compile_as(model, p, xla=xla)
     return model
 
 
