@@ -161,7 +161,7 @@ def test_two_epochs_under_two_replicas_leave_the_model_that_was_validated(name, 
     rows = history(given["run_dir"])
     assert len(rows) == 2
     assert all(math.isfinite(float(row["loss"])) for row in rows)
-    assert ("head=False" in capsys.readouterr().out) == (name == "finetune")
+    assert ("the last layer, which starts anew" in capsys.readouterr().out) == (name == "finetune")
     model, metadata = classifier.load_model(given["run_dir"])
     manifest = read_manifest(given["data_dir"])
     compatibility.check_model(model, metadata)
