@@ -1,25 +1,30 @@
 """Files that are written whole or not at all.
 
-The kit's own temporary names cannot be foreseen, and no link is followed. TensorFlow writes
-checkpoints and TensorBoard's logs, and papermill notebooks, under names that can be: a run_dir in
-which others may make files lets them lead those writes elsewhere.
+The kit's own temporary names cannot be foreseen, and no link is followed. They begin with a dot and
+name their process: what a killed one left goes with the next write into its folder from that host.
+TensorFlow writes checkpoints and TensorBoard's logs, and papermill notebooks, under names that can
+be foreseen: a run_dir in which others may make files lets them lead those writes elsewhere.
 """
 
 import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
+from secrets import token_hex
+
+from kit import locks
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 SEAL = "contents_sha256"  # the key of a JSON file that holds the SHA-256 of the others
 KINDS = {dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number"}
 KINDS |= {bool: "true or false"}
 REMEDY = "make room, and run the same again"
+TEMPORARY = re.compile(r"\..+\.([0-9a-f]{24})[0-9a-f]{16}(\.[^.]+)?", re.DOTALL)  # see _unique
 
 
 @contextmanager
@@ -46,7 +51,7 @@ def replacing_folder(path):
     path = Path(path)
     with naming_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+        temporary = path.with_name(f".{path.name}.{_unique(path.parent)}")
         temporary.mkdir()
         try:
             yield temporary
@@ -78,10 +83,22 @@ def temporary_beside(path) -> Path:
     """
     path = Path(path)
     suffix = path.suffix if len(path.suffix) < 20 else ""
-    name = f".{path.stem[:40]}.{uuid4().hex}{suffix}"  # 255 bytes at most
+    name = f".{path.stem[:40]}.{_unique(path.parent)}{suffix}"  # 255 bytes at most
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     os.close(os.open(path.with_name(name), flags, 0o666))  # less what the umask takes away
     return path.with_name(name)
+
+
+def _unique(folder: Path) -> str:
+    """Give 40 hexadecimal digits for a temporary name: the process's mark, and chance.
+
+    Removes from the folder what bears the mark of a process of this host that has ended.
+    """
+    with suppress(OSError):  # the folder cannot be listed
+        for path in folder.iterdir():
+            if (found := TEMPORARY.fullmatch(path.name)) and locks.has_ended(found[1]):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return locks.mark() + token_hex(8)
 
 
 def check_writable(path) -> None:

@@ -89,6 +89,23 @@ def owner(path) -> str:
     return _named(record) if _lives(record) else ""
 
 
+def mark(process: int | None = None) -> str:
+    """Give 24 hexadecimal digits for a process, this one or another of this host.
+
+    They stand for the host, the process and its start.
+    """
+    process = process or os.getpid()
+    host, start = hashlib.sha256(socket.gethostname().encode()), _start(process)
+    start = -1 if start is None else int(start or 0)
+    return f"{host.hexdigest()[:8]}{process:08x}{start % 2**32:08x}"
+
+
+def has_ended(marked: str) -> bool:
+    """Tell that a `mark` is of a process of this host that is no more; False for other hosts'."""
+    now = mark(int(marked[8:16], 16))
+    return now[:8] == marked[:8] and now != marked
+
+
 def _acquire(path: Path, what: str) -> int | None:
     """Give an open handle on the lock file, None where the disk is read-only for this process."""
     patience = 100  # looks at a lock whose new owner has not yet written its name

@@ -226,6 +226,7 @@ def main(stage, scratch, wanted):
         found = result(cut)
         names = expected.keys() | found.keys()
         counts["differ"] += [n for n in names if expected.get(n) != found.get(n)]
+        counts["differ"] += map(str, cut.rglob(".*"))  # no temporary file, no lock
         shutil.rmtree(cut)
     print(json.dumps(counts))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kit.files import replacing
+from kit.files import TEMPORARY, replacing
 from kit.pipeline.dataset import evaluation_dataset
 from kit.training import trainer
 from kit.training.schedule import LearningRateScheduler
@@ -193,7 +193,12 @@ def main(data_dir, scratch, wanted, replicas, xla):
 
 
 def same(whole, cut):
-    """Tell whether two runs ended alike: each weight bit for bit, and history.csv but for speed."""
+    """Tell whether two runs ended alike: each weight bit for bit, and history.csv but for speed.
+
+    And nothing temporary is left.
+    """
+    if any(TEMPORARY.fullmatch(path.name) for path in cut.rglob("*")):
+        return False
     with np.load(whole / "weights.npz") as a, np.load(cut / "weights.npz") as b:
         weights = all(np.array_equal(a[name], b[name]) for name in a)
     return weights and history(whole) == history(cut)

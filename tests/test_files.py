@@ -4,11 +4,13 @@ import errno
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from kit import ROOT, locks
 from kit.files import (
     hash_file,
     naming_full_disk,
@@ -53,11 +55,39 @@ def test_hash_is_sha_256(tmp_path):
 def test_a_link_with_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
     """Even one that somebody could foresee."""
     (tmp_path / "precious").write_text("old")
-    monkeypatch.setattr("kit.files.uuid4", lambda: SimpleNamespace(hex="known"))
-    (tmp_path / ".a.known.txt").symlink_to(tmp_path / "precious")
+    monkeypatch.setattr("kit.files.token_hex", lambda count: "known")
+    (tmp_path / f".a.{locks.mark()}known.txt").symlink_to(tmp_path / "precious")
     with pytest.raises(FileExistsError), replacing(tmp_path / "a.txt") as temporary:
         temporary.write_text("new")
     assert (tmp_path / "precious").read_text() == "old"
+
+
+WRITE = """
+import sys, time
+from kit.files import replacing, replacing_folder
+with replacing(f"{sys.argv[1]}/a.txt"), replacing_folder(f"{sys.argv[1]}/b") as folder:
+    (folder / "half").touch()
+    with replacing(f"{sys.argv[1]}/deeper/c.txt"):
+        print(flush=True)
+        time.sleep(60)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write_and_nothing_else_does(tmp_path):
+    command = [sys.executable, "-c", WRITE, tmp_path]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        left = set(tmp_path.rglob(".*"))
+        elsewhere = f".a.{int(locks.mark()[:8], 16) ^ 1:08x}{'0' * 32}.txt"  # of another host
+        others = {tmp_path / name for name in (elsewhere, f".a.{'0' * 32}.txt", ".a.txt", "a.b")}
+        for path in others:
+            path.touch()
+        write_json(tmp_path / "d.json", {})
+        assert len(left) == 3 and left <= set(tmp_path.rglob(".*"))  # its writer is alive
+        writer.kill()
+    write_json(tmp_path / "d.json", {})
+    deeper = {path for path in left if path.parent.name == "deeper"}
+    assert set(tmp_path.rglob("*")) == others | deeper | {tmp_path / "d.json", tmp_path / "deeper"}
 
 
 def test_a_name_of_255_bytes_can_be_written(tmp_path):

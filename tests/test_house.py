@@ -18,7 +18,8 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 # From the bottom to the top: a room imports itself and what stands on a lower floor.
 FLOORS = (
-    ("kit", "files", "locks", "signals", "machine", "notebook", "sections", "values"),
+    ("kit", "locks", "signals", "machine", "notebook", "sections", "values"),
+    ("files",),
     ("params",),
     ("data",),
     ("prep",),
@@ -31,7 +32,7 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-TOP = {"__init__", "__main__", "params", *FLOORS[0][1:]}
+TOP = {"__init__", "__main__", "files", "params", *FLOORS[0][1:]}
 
 
 def room(module: str) -> str:
