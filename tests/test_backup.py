@@ -277,16 +277,23 @@ def test_other_parameters_are_refused_with_the_difference(data_dir, tmp_path):
     changed = {"seed": 0, "learning_rate": 0.1}
     with pytest.raises(ValueError, match=r"learning_rate: 0.05 there, 0.1 now"):
         train(model, data_dir, tmp_path, parameters=changed)
+    other = make_shards(tmp_path / "other", classes=3, images=3)
+    with pytest.raises(ValueError, match="shards: "):
+        train(untrained(), other, tmp_path)
 
 
-def test_a_finished_run_of_more_epochs_ends_bit_for_bit_as_one_that_had_them(data_dir, tmp_path):
+def test_a_finished_run_of_more_epochs_ends_bit_for_bit_as_one_that_had_them(
+    data_dir, tmp_path, caplog
+):
     values = params.load("demo", {"schedule": "steps", "decay_epochs": [2], "warmup_epochs": 0})
     run = {"parameters": values.training | {"epochs": 2}, "epochs": 2}
     model = untrained()
     train(model, data_dir, tmp_path / "short", **run)
     (tmp_path / "short/model.keras").write_text("two epochs")
     run_state.finish(tmp_path / "short")
+    assert "this training is finished" not in caplog.text
     train(untrained(), data_dir, tmp_path / "short", **run)  # nothing is left to do
+    assert caplog.text.count("this training is finished") == 1
     run = {"parameters": values.training | {"epochs": 3}, "epochs": 3}
     train(untrained(), data_dir, tmp_path / "short", **run)
     extended = [variable.numpy() for variable in model.variables]
@@ -294,6 +301,7 @@ def test_a_finished_run_of_more_epochs_ends_bit_for_bit_as_one_that_had_them(dat
     for one, other in zip(extended, model.variables, strict=True):
         np.testing.assert_array_equal(one, other.numpy())
     assert len(rows(tmp_path / "short")) == 3
+    assert caplog.text.count("this training is finished") == 1
 
 
 def test_a_checkpoint_of_another_run_is_refused(data_dir, tmp_path):

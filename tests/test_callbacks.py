@@ -23,6 +23,13 @@ LOGS = {"loss": 2.5, "top1": 0.25, "images_per_second": 1234.5, "input_wait": 0.
 VALIDATION = {"val_loss": 2.0, "val_top1": 0.5}
 
 
+class Stream(io.StringIO):
+    """Text, and as much of it as was there when it was last flushed."""
+
+    def flush(self):
+        self.flushed = self.getvalue()
+
+
 def follow(monkeypatch, *, seconds, epochs=3, steps=10, first=0, live=False):
     """Give what Progress writes of a training: 5 s of compiling, then `seconds` a step, 20 between.
 
@@ -30,7 +37,7 @@ def follow(monkeypatch, *, seconds, epochs=3, steps=10, first=0, live=False):
     """
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(time, "monotonic", lambda: clock.now)
-    stream = io.StringIO()
+    stream = Stream()
     progress = Progress(
         epochs=epochs, steps_per_epoch=steps, print_fn=partial(print, file=stream), live=live
     )
@@ -51,6 +58,7 @@ def follow(monkeypatch, *, seconds, epochs=3, steps=10, first=0, live=False):
         progress.on_test_begin()
         clock.now += 20
         progress.on_epoch_end(epoch, LOGS | VALIDATION)
+    assert stream.flushed == stream.getvalue()  # so a pipe shows each line at once
     progress.on_train_end()
     return stream.getvalue()
 
@@ -166,8 +174,15 @@ def test_a_leak_looks_like_luck(top1, words):
 
 
 class Slow(keras.callbacks.Callback):
+    """Make each step slow, or the first of an epoch."""
+
+    def __init__(self, first=False):
+        super().__init__()
+        self.first = first
+
     def on_train_batch_end(self, batch, logs=None):
-        time.sleep(SLOW)
+        if not self.first or batch == 0:
+            time.sleep(SLOW)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +190,7 @@ def model():
     return compile_model(tf.distribute.get_strategy(), **SETTINGS)
 
 
-def measure(model, *, input_seconds=0.0, step_seconds=0.0, steps=STEPS):
+def measure(model, *slow, input_seconds=0.0, steps=STEPS):
     images, labels = batches(steps)
 
     def slowly():
@@ -185,7 +200,6 @@ def measure(model, *, input_seconds=0.0, step_seconds=0.0, steps=STEPS):
 
     signature = tf.TensorSpec([8, 32, 32, 3], "uint8"), tf.TensorSpec([8], "int64")
     data = tf.data.Dataset.from_generator(slowly, output_signature=signature).repeat()
-    slow = [Slow()] if step_seconds else []
     measurements = Measurements(batch_size=8)
     history = model.fit(
         data,
@@ -206,16 +220,21 @@ def test_a_slow_input_is_the_limit(model):
 
 
 def test_a_slow_step_is_the_limit(model):
-    logs = measure(model, step_seconds=SLOW)
+    logs = measure(model, Slow())
     assert 0 <= logs["input_wait"] < 0.1
     assert logs["images_per_second"] == pytest.approx(8 / SLOW, rel=0.4)
     assert input_bound(logs["input_wait"]).startswith("input-bound: no")
 
 
 def test_an_epoch_of_one_step_is_measured_too(model):
-    logs = measure(model, step_seconds=SLOW, steps=1)
+    logs = measure(model, Slow(), steps=1)
     assert 0 < logs["images_per_second"] < 8 / SLOW
     assert 0 < logs["input_wait"] < 1
+
+
+def test_of_two_steps_the_second_is_measured(model):
+    logs = measure(model, Slow(first=True), steps=2)
+    assert logs["images_per_second"] > 2 * 8 / SLOW  # what both would be at the most
 
 
 @pytest.mark.parametrize(

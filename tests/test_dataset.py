@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -135,12 +136,36 @@ def test_two_workers_share_the_batch_of_one(data_dir):
         training(data_dir, batch_size=5, workers=2)
 
 
-def test_without_determinism_each_pass_still_holds_every_image_once(data_dir):
-    images = np.concatenate(
-        [images for images, _ in take(training(data_dir, deterministic=False, **WHOLE), 24)]
+def slowly(value, when):
+    """Give an image of this value everywhere, after half a second `when` so."""
+    wait = tf.numpy_function(lambda when: time.sleep(0.5 * when), [when], [])
+    with tf.control_dependencies([wait]):
+        return tf.fill([32, 32, 3], tf.cast(value, tf.uint8))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_an_image_that_decodes_slowly_keeps_its_place(data_dir, monkeypatch, deterministic):
+    """The first takes longer than the next three batches; four are made at a time."""
+    monkeypatch.setattr(dataset, "cores", lambda: 4)
+    monkeypatch.setattr(
+        preprocessing, "training_image", lambda *a, **_: slowly(a[2][1], a[2][1] == 0)
     )
-    counts = Counter(brightness(images))
-    assert len(counts) == 24 and set(counts.values()) == {5}
+    batches = take(training(data_dir, batch_size=2, deterministic=deterministic), 4)
+    assert [image[0, 0, 0] for images, _ in batches for image in images] == list(range(8))
+
+
+def test_an_evaluation_keeps_its_order_though_an_image_decodes_slowly(data_dir, monkeypatch):
+    examples = dataset.encoded_examples(data_dir=data_dir, split="validation")
+    encoded = [example["encoded"].numpy() for example in examples]
+    monkeypatch.setattr(dataset, "cores", lambda: 4)
+    monkeypatch.setattr(
+        preprocessing,
+        "evaluation_image",
+        lambda data, **_: slowly(tf.strings.length(data) % 251, data == encoded[0]),
+    )
+    found = [image[0, 0, 0] for images, _ in evaluation(data_dir) for image in images.numpy()]
+    assert found == [len(data) % 251 for data in encoded]
+    assert len(set(found)) > 6
 
 
 def test_an_image_gets_another_crop_in_each_pass(data_dir):
@@ -252,6 +277,7 @@ def test_two_replicas_share_the_batch_of_one(data_dir, two_replicas):
 
 def test_a_pass_has_as_many_steps_as_whole_batches(data_dir):
     assert dataset.steps_per_pass(data_dir=data_dir, batch_size=5) == 4
+    assert dataset.steps_per_pass(data_dir=data_dir, batch_size=24) == 1
     with pytest.raises(ValueError, match="batch_size: 25 is more than the 24 training images"):
         dataset.steps_per_pass(data_dir=data_dir, batch_size=25)
 

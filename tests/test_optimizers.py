@@ -1,11 +1,11 @@
-"""LAMB against NumPy, and what it leaves undecayed."""
+"""LAMB against NumPy, SGD against Keras, and what is left undecayed."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kit.training.optimizers import Lamb, undecayed
+from kit.training.optimizers import Lamb, Sgd, undecayed
 from tests.test_trainer import batches, compiled, gradients
 from tests.test_trainer import train as train_epochs
 
@@ -60,6 +60,22 @@ def test_lamb_is_that_of_the_paper_and_of_timm():
         )
         for variable, expected in zip(variables, weights, strict=True):
             np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_is_keras_own(momentum):
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=shape) for shape in ((3, 4), (4,))]
+    ours, theirs = ([keras.Variable(w, dtype="float32") for w in weights] for _ in range(2))
+    optimizer, own = Sgd(0.1, momentum=momentum), keras.optimizers.SGD(0.1, momentum=momentum)
+    optimizer.build(ours)
+    for _ in range(3):
+        given = [tf.constant(rng.normal(size=w.shape), tf.float32) for w in weights]
+        own.apply(given, theirs)
+        for variable, value in optimizer.changes(lambda v: v.value, given, ours):
+            variable.assign(value)
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])

@@ -198,6 +198,36 @@ def test_the_moving_statistics_are_those_of_each_batch_norm(trained):
     assert len(moving_statistics(trained[1])) == 2 * 5  # stem, three and a shortcut
 
 
+@pytest.mark.parametrize("fill", [lambda data: data, lambda data: padded(data, 4)])
+def test_an_evaluations_numbers_are_numpys(trained, fill):
+    """Seven images, whose labels are all six; what padding there is counts nothing."""
+    _, model, _ = trained
+    images, labels = np.concatenate(IMAGES)[:7], np.array([0, 0, 1, 2, 3, 4, 5])
+    logits = model(images, training=False).numpy().astype("float64")
+    right = logits[range(7), labels]
+    higher = (logits > right[:, None]).sum(axis=1)
+    kernels = [w.numpy() for w in model.weights if w.path.endswith("kernel")]
+    expected = {
+        "cross_entropy": np.mean(np.log(np.exp(logits).sum(axis=1)) - right),
+        "l2_loss": 1e-2 / 2 * sum((kernel**2).sum() for kernel in kernels),
+        "top1": np.mean(higher < 1),
+        "top5": np.mean(higher < 5),
+    }
+    expected["loss"] = expected["cross_entropy"] + expected["l2_loss"]
+    data = fill(tf.data.Dataset.from_tensor_slices((images, labels)).batch(4))
+    found = model.evaluate(data, return_dict=True, verbose=0)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert 0 < expected["top1"] < expected["top5"] < 1  # or they could not tell much
+
+
+def test_compile_does_what_it_is_asked_for_and_nothing_else():
+    model = compiled(tf.distribute.get_strategy())
+    model.compile(Sgd(0.1, momentum=0.9), loss=model.loss)
+    assert (model.average, model.clip_grad_norm, model.xla) == (None, 0, False)
+    model.compile(Sgd(0.1, momentum=0.9), loss=model.loss, ema_decay=0.9, xla=True)
+    assert (model.average.decay, model.clip_grad_norm, model.xla) == (0.9, 0, True)
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16"])
 def test_softmax_and_loss_are_float32_in_any_precision(precision):
     model = compiled(tf.distribute.get_strategy(), precision=precision, weight_decay=0.0)

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from kit import files
 from kit.signals import Preempted
@@ -155,9 +156,10 @@ def test_l2_loss_of_the_validation_is_that_of_the_weights(two_replicas, tmp_path
     assert history["val_l2_loss"][-1] == pytest.approx(expected, rel=1e-3)
 
 
-def test_history_holds_each_epoch(one_replica, tmp_path):
+def test_history_holds_each_epoch(one_replica, tmp_path, capsys):
     images, labels = batches(4)
     history = train(compiled(one_replica), images, labels, tmp_path, epochs=2)
+    assert capsys.readouterr().out == ""  # what is shown is for callbacks to say
     columns = [
         *("loss", "cross_entropy", "l2_loss", "top1", "top5"),
         *("val_loss", "val_cross_entropy", "val_l2_loss", "val_top1", "val_top5"),
@@ -225,6 +227,12 @@ def test_the_same_seed_gives_the_same_weights():
     )
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_operations_are_deterministic_only_if_asked(deterministic):
+    trainer.set_seed(0, deterministic=deterministic)
+    assert is_op_determinism_enabled() == deterministic
 
 
 @pytest.fixture(scope="module")

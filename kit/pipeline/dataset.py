@@ -17,9 +17,9 @@ PREFETCHED = 2  # batches that wait for the network; more only fill memory
 class TrainingData:
     """The training images in `data_dir`: `batches` gives them, from any step on.
 
-    Each pass holds every image once, in another order. With `deterministic` the image at each
-    position of each step, its crop and its augmentation depend on `seed` alone, wherever one
-    starts; otherwise an image that decodes slowly does not hold up the others, and comes later.
+    Each pass holds every image once, in another order. The image at each position of each step,
+    its crop and its augmentation depend on `seed` alone, wherever one starts; through a data
+    service images come in any order, which `deterministic` therefore refuses.
 
     image_size: pixels. batch_size: of all workers together. fill: R, G, B of pixels that an
     augmentation leaves empty. worker of workers: gives each global batch's slice number `worker`,
@@ -69,7 +69,7 @@ class TrainingData:
             # or several hosts would ask each other at every step whether there is another batch
             .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
             .prefetch(PREFETCHED)
-            .with_options(options(tuned=bool(data_service), deterministic=self.deterministic))
+            .with_options(options(served=bool(data_service)))
         )
         if not data_service:
             return batches
@@ -160,15 +160,16 @@ def evaluation_dataset(*, data_dir, split, batch_size, image_size, worker=0, wor
     return batches.prefetch(PREFETCHED).with_options(options())
 
 
-def options(*, tuned=False, deterministic=True):
-    """Give a dataset's options.
+def options(*, served=False):
+    """Give the options of a dataset that keeps its order, or of one that a data service gives.
 
-    Not tuned: TensorFlow's tuning thread sleeps in ever longer naps, up to a minute, and the end
-    of an iterator may wait for the nap's end; a training ended 9 seconds late, a test a minute.
+    Only that one is tuned: TensorFlow's tuning thread sleeps in ever longer naps, up to a minute,
+    and the end of an iterator may wait for the nap's end; a training ended 9 seconds late, a test
+    a minute.
     """
     chosen = tf.data.Options()
-    chosen.deterministic = deterministic
-    chosen.autotune.enabled = tuned
+    chosen.deterministic = not served
+    chosen.autotune.enabled = served
     return chosen
 
 

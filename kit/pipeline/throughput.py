@@ -80,7 +80,7 @@ def input_stages(data):
     shuffled = data.serialized(0, 0, data.batch_size)
     stages = {"read": lambda _, record: tf.strings.length(record), "parse": parse}
     stages |= {"decode": decode, "resize": resize}
-    options = dataset.options(deterministic=data.deterministic)
+    options = dataset.options()
     return {
         name: shuffled.map(stage, num_parallel_calls=cores())
         .batch(data.batch_size)

@@ -26,7 +26,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 VERDICTS = ROOT / "runs" / "mutants.jsonl"
-EACH, SEED, LIMIT = 8, 0, 900  # mutants of a file; of their choice; seconds for one mutant's tests
+EACH, SEED, LIMIT = 8, 0, 300  # mutants of a file; of their choice; seconds for one mutant's tests
 ROOMS = {
     "pipeline": ("preprocessing", "operations", "augment", "mixing", "order", "dataset"),
     "model": ("resnet", "summary"),
@@ -131,12 +131,16 @@ def attempt(file, source):
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
         os._exit(run(file, source))
-    until = time.monotonic() + LIMIT
-    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
-        time.sleep(0.05)
+    until, ended = time.monotonic() + LIMIT, (0, 0)
+    try:
+        while ended == (0, 0) and time.monotonic() < until:
+            time.sleep(0.05)
+            ended = os.waitpid(child, os.WNOHANG)
+    finally:  # also where this run is ended amid a mutant that trains forever
+        if ended == (0, 0):
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
     if ended == (0, 0):
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
         return "took too long"
     return "survived" if ended[1] == 0 else "noticed"
 
@@ -165,6 +169,7 @@ def run(file, source):
 def main(seconds="1e9", *files):
     """Try what has no verdict yet, as long as the seconds last; print the survivors."""
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     until = time.monotonic() + float(seconds)
     VERDICTS.parent.mkdir(exist_ok=True)
     known = dict(map(json.loads, VERDICTS.open())) if VERDICTS.exists() else {}
