@@ -31,18 +31,20 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
     try:
         found = options.call(options, root)
     except (ValueError, OSError) as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        return 2
+        return _say(str(error), 2)
     except ImportError as error:
-        print(f"error: {error}; make setup installs what is needed", file=sys.stderr)
-        return 2
+        return _say(f"{error}; make setup installs what is needed", 2)
     if not callable(found):
         return found  # an exit code
     try:
         return found()  # what is left to do
     except OSError as error:  # such as a full disk
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _say(str(error), 1)
+
+
+def _say(error: str, code: int) -> int:
+    print("\n".join(f"error: {line}" for line in error.splitlines()), file=sys.stderr)
+    return code
 
 
 def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
@@ -60,21 +62,15 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     run = command("run", _run, "execute the notebooks with the parameters of a recipe")
     run.add_argument("--only", metavar="02,03", help="only the notebooks that begin so")
     run.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    guess = command("predict", _predict, "say what is in photos, by a trained model")
-    _add_prediction(guess)
+    _add_prediction(command("predict", _predict, "say what is in photos, by a trained model"))
     show = command("params", _list, "print all parameters: value, source, meaning")
-    show.add_argument(
-        *("--diff", "-d"),
-        nargs=2,
-        metavar=("RUN_A", "RUN_B"),
-        help="print what differs between two folders of runs, or recipes",
-    )
+    differs = "print what differs between two folders of runs, or recipes"
+    show.add_argument("--diff", "-d", nargs=2, metavar=("RUN_A", "RUN_B"), help=differs)
     command("recipes", _list, "list the recipes, and the accuracy that each published")
     doctor = command("doctor", _doctor, "can this machine train, and is it safe to?")
-    service = command("data-service", _serve, "decode images on this machine for a trainer")
+    _add_service(command("data-service", _serve, "decode images on this machine for a trainer"))
     for taker in (run, show, doctor):
         _add_parameters(taker)
-    _add_service(service)
     return parser, list(commands.choices)
 
 
@@ -83,8 +79,8 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run-dir", help="the folder of a training: its model is used")
     model.add_argument("--weights", help="published weights, such as torchvision_v2: 1,000 classes")
-    number = {"dest": "count", "type": int, "default": 5, "metavar": "K"}
-    parser.add_argument("--top-k", **number, help="classes named per image (default 5)")
+    help_ = "classes named per image (default 5)"
+    parser.add_argument("--top-k", dest="count", type=int, default=5, metavar="K", help=help_)
     parser.add_argument("--json", action="store_true", help="print a list, with all digits")
 
 
@@ -121,15 +117,11 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
     worker.add_argument("--dispatcher", required=True, metavar="grpc://HOST:PORT")
     dispatcher.add_argument("--port", type=int, required=True)
     worker.add_argument("--port", type=int, default=0, help="default: any that is free")
-    dispatcher.add_argument(
-        "--work-dir",
-        default="",
-        help="a folder that every worker sees: a restarted dispatcher goes on from there",
-    )
+    kept = "a folder that every worker sees: a restarted dispatcher goes on from there"
+    dispatcher.add_argument("--work-dir", default="", help=kept)
+    name = "name of this machine for the others that reach it"
     for part in (dispatcher, worker):
-        part.add_argument(
-            "--host", default="localhost", help="name of this machine for the others that reach it"
-        )
+        part.add_argument("--host", default="localhost", help=name)
 
 
 def _run(options, root) -> int:

@@ -19,16 +19,11 @@ from kit.pipeline.sections import Augmentation, Crop, Mixing, Reading, Resolutio
 from kit.prep.sections import Preparation
 from kit.sections import Section, free, path, within
 from kit.training.sections import Devices, Loss, Monitoring, Optimizer, Saving, Schedule
-from kit.values import EXPONENT, Table, parse, read_mapping, scalar, typed_values
+from kit.values import Table, parse, read_mapping, typed_values
 
 PARAMS = ROOT / "params.yaml"
 RECIPES = Path(__file__).resolve().parent / "recipes"
-# the sections that decide what a training computes
-TRAINING = (
-    *("run", "resolution", "crop", "augmentation", "mixing", "reading", "network"),
-    *("weight_decay", "initial", "devices", "loss", "optimizer", "schedule", "saving"),
-    "monitoring",
-)
+NOT_TRAINING = ("preparation", "evaluation", "inference", "export", "throughput")  # sections
 PLAIN = {bool, int, float, str, list}  # what a notebook may set a parameter to
 
 
@@ -92,6 +87,7 @@ class Parameters:
 
 
 SECTIONS = {field.name: field.type for field in dataclasses.fields(Parameters)[:-1]}
+TRAINING = [name for name in SECTIONS if name not in NOT_TRAINING]  # decide what it computes
 FIELDS = {f.name: f for section in SECTIONS.values() for f in dataclasses.fields(section)}
 PATHS = [name for name, field in FIELDS.items() if "path" in field.metadata]
 
@@ -106,14 +102,14 @@ def load(
     """Give every parameter of params.yaml with its resolved value, in sections.
 
     `recipe` is a name in kit/recipes or the path of a YAML file, and "params.yaml" or None stands
-    for no other values than that file's; `overrides` come last, as values
-    or as text from a command line, where relative paths mean `folder`. In params.yaml and in a
-    recipe they mean the repository's root. `source` is what `sources` says of the overrides.
+    for no other values than that file's; `overrides` come last, as values or as text from a command
+    line, where relative paths mean `folder`. In params.yaml and in a recipe they mean the
+    repository's root. `source` is what `sources` says of the overrides.
 
     Raises ValueError with a line for each thing that is wrong: unknown names, types, limits, and
     values that do not go together; FileNotFoundError for a recipe that is not there.
     """
-    values, sources, problems = resolve(recipe, overrides, folder=folder, source=source)
+    values, sources, problems = resolve(recipe, overrides, folder, source)
     sections, wrong = _sections(values)
     problems += wrong
     parameters = None if wrong else Parameters(**sections, sources=sources)
@@ -123,17 +119,8 @@ def load(
     return parameters
 
 
-def resolve(
-    recipe: str | None = None,
-    overrides: Mapping | None = None,
-    *,
-    folder: str | Path = ROOT,
-    source: str = "given by hand",
-) -> tuple[dict, dict[str, str], list[str]]:
-    """Give the values and sources of `load`, and a line for each unknown name and wrong type.
-
-    Limits are not asked for.
-    """
+def resolve(recipe, overrides, folder, source) -> tuple[dict, dict[str, str], list[str]]:
+    """Give the values and sources of `load`, and a line for each unknown name and wrong type."""
     expected = read_params()
     values = {name: _anchored(name, value, ROOT) for name, value in expected.items()}
     sources = dict.fromkeys(expected, PARAMS.name)
@@ -223,15 +210,10 @@ def recipes() -> dict[str, Path]:
 def read_params() -> dict:
     """Read params.yaml; raises ValueError unless it has each field of the sections, in its type."""
     values = read_mapping(PARAMS)
-    for name, value in values.items():  # 1e-4 would be text, and so would then be expected
-        for element in value if isinstance(value, list) else ():
-            if isinstance(element, str) and EXPONENT.fullmatch(element):
-                scalar(f"{PARAMS.name}: {name}", element, 0.0)
     like = {name: field.type() for name, field in FIELDS.items()}
     typed, problems = typed_values(values, like, f"{PARAMS.name}: ")
-    for name in FIELDS:
-        if name not in values:
-            problems.append(f"{PARAMS.name}: {name} is missing; restore it from git")
+    missing = [name for name in FIELDS if name not in values]
+    problems += [f"{PARAMS.name}: {name} is missing; restore it from git" for name in missing]
     if problems:
         raise ValueError("\n".join(problems))
     return typed

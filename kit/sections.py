@@ -14,8 +14,7 @@ Limit = Callable[[object], str]
 class Section:
     """The base of the sections, which are frozen dataclasses.
 
-    A section is made only of values within their limits: else ValueError, with one line for each
-    that is not.
+    Raises ValueError, with a line for each value that is not within its limits.
     """
 
     def __post_init__(self) -> None:
@@ -68,26 +67,20 @@ def all_of(*choices: str):
     return limited(limit)
 
 
+def _number(is_good: Callable[[float], bool], otherwise: str):
+    return limited(lambda value: "" if is_good(value) else f"{value} {otherwise}")
+
+
 def at_least(lowest: float, advice: str):
-    return limited(
-        lambda value: "" if lowest <= value < math.inf else f"{value} is below {lowest}; {advice}"
-    )
+    return _number(lambda value: lowest <= value < math.inf, f"is below {lowest}; {advice}")
 
 
 def within(lowest: float, highest: float, advice: str):
-    return limited(
-        lambda value: (
-            ""
-            if lowest <= value <= highest
-            else f"{value} is not from {lowest} to {highest:,}; {advice}"
-        )
-    )
+    otherwise = f"is not from {lowest} to {highest:,}; {advice}"
+    return _number(lambda value: lowest <= value <= highest, otherwise)
 
 
 def below(highest: float, advice: str):
     """Give the field of a number from 0 to below `highest`."""
-    return limited(
-        lambda value: (
-            "" if 0 <= value < highest else f"{value} is not from 0 to below {highest}; {advice}"
-        )
-    )
+    otherwise = f"is not from 0 to below {highest}; {advice}"
+    return _number(lambda value: 0 <= value < highest, otherwise)

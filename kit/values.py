@@ -21,18 +21,20 @@ KINDS = {
     dict: "a mapping",
     type(None): "empty",
 }
-EXPONENT = re.compile(
-    r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)"
-)  # what people write, and YAML 1.1 calls text
 
 
 class Plain(yaml.SafeLoader):
-    """YAML without aliases, of which ten lines can stand for gigabytes."""
+    """YAML with numbers such as 1e-4, and without aliases: ten lines of them can be gigabytes."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not taken; write the value itself")
         return super().compose_node(parent, index)
+
+
+Plain.add_implicit_resolver(  # YAML 1.1 takes 1.0e-4 alone for a number, and 1e-4 for text
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def parse_yaml(text: str):
@@ -63,20 +65,9 @@ def parse(text, like):
     if not isinstance(text, str) or isinstance(like, str):
         return text
     try:
-        value = parse_yaml(text)
+        return parse_yaml(text)
     except ValueError:
         return text
-    exponent = EXPONENT.fullmatch(text.strip())
-    return float(text) if exponent and type(like) is float else value
-
-
-def shown(value) -> str:
-    """Give a value as an error names it, shortened."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # a number of more than 4,300 digits
-        return "a value"
-    return text[:200]
 
 
 def typed_values(given: Mapping, expected: Mapping, prefix: str) -> tuple[dict, list[str]]:
@@ -103,11 +94,11 @@ def convert(name: str, value, like):
     if type(value) is bool and type(like) is str:
         return json.dumps(value)  # YAML reads true and false so
     if isinstance(value, list) and isinstance(like, list):
-        return [scalar(name, element, like[0]) for element in value] if like else value
-    return scalar(name, value, like)
+        return [_scalar(name, element, like[0]) for element in value] if like else value
+    return _scalar(name, value, like)
 
 
-def scalar(name, value, like):
+def _scalar(name, value, like):
     if type(like) is float and type(value) is int:
         try:
             return float(value)
@@ -117,17 +108,21 @@ def scalar(name, value, like):
         kind = KINDS.get(type(value), type(value).__name__)
         expected = "a number" if type(like) is float else KINDS[type(like)]
         raise ValueError(
-            f"{name}: {shown(value)} is {kind}, not {expected}; {_remedy(value, like)}"
+            f"{name}: {_shown(value)} is {kind}, not {expected}; {_remedy(value, like)}"
         )
     if type(value) is float and not math.isfinite(value):
         raise ValueError(f"{name}: {value} is not a finite number; write one such as {like}")
     return value
 
 
+def _shown(value) -> str:
+    try:
+        return repr(value)[:200]
+    except (RecursionError, ValueError):  # a number of more than 4,300 digits
+        return "a value"
+
+
 def _remedy(value, like) -> str:
-    exponent = EXPONENT.fullmatch(value) if isinstance(value, str) else None
-    if type(like) is float and exponent:
-        return f"in YAML write {_yaml_float(exponent)}"
     if type(like) is str and isinstance(value, int | float):
         return f'write "{value}"'
     if type(like) is list and isinstance(value, int | float):
@@ -135,23 +130,13 @@ def _remedy(value, like) -> str:
     return f"write for example {json.dumps(like)}"
 
 
-def _yaml_float(exponent: re.Match) -> str:
-    """Write 1e-4 as 1.0e-4 and 1e5 as 1.0e+5: YAML 1.1 wants the point and the sign."""
-    whole, fraction, sign, power = exponent.groups()
-    return f"{whole}{fraction or '.0'}e{sign or '+'}{power}"
-
-
 class Table:
     """Name, value and source of each parameter; those that are not params.yaml's come first."""
 
     def __init__(self, values: Mapping, sources: Mapping[str, str]):
-        self.rows = sorted(
-            (
-                (name, json.dumps(values[name], ensure_ascii=False), sources[name])
-                for name in values
-            ),
-            key=lambda row: row[2] == DEFAULTS,
-        )
+        shown = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+        rows = [(name, text, sources[name]) for name, text in shown.items()]
+        self.rows = sorted(rows, key=lambda row: row[2] == DEFAULTS)
 
     def __repr__(self) -> str:
         wide = max(len(name) for name, _, _ in self.rows)
@@ -160,10 +145,8 @@ class Table:
     def _repr_html_(self) -> str:
         changed = [row for row in self.rows if row[2] != DEFAULTS]
         rest = self.rows[len(changed) :]
-        return (
-            f"{_html_table(changed)}<details><summary>and {len(rest)} as params.yaml has them"
-            f"</summary>{_html_table(rest)}</details>"
-        )
+        summary = f"<summary>and {len(rest)} as params.yaml has them</summary>"
+        return f"{_html_table(changed)}<details>{summary}{_html_table(rest)}</details>"
 
 
 def _html_table(rows) -> str:

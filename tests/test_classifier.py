@@ -142,7 +142,7 @@ def test_top_k_under_one_is_refused(classifier):
 def test_bytes_that_cannot_be_decoded_are_named_in_one_line(classifier, data, reason):
     start = rf"cat\.jpg \({len(data):,} bytes\) cannot be decoded \({reason}"
     with pytest.raises(ValueError, match=start) as error:
-        classifier.classify(data, top_k=1, name="cat.jpg")
+        classifier.image(data, name="cat.jpg")
     assert "\n" not in str(error.value)
 
 

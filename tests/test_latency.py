@@ -109,14 +109,6 @@ def test_summary_holds_the_percentiles_and_the_fastest():
     assert json.loads(json.dumps(measured)) == measured
 
 
-@pytest.mark.parametrize(
-    "runs, photos, message", [(0, PHOTOS, "latency_runs: 0"), (1, [], "no image")]
-)
-def test_timing_nothing_is_refused(runs, photos, message):
-    with pytest.raises(ValueError, match=message):
-        latency.time_in_turns({}, photos, latency_runs=runs)
-
-
 def test_throughput_counts_images_whatever_the_batch():
     sizes = []
     ways = {"even": (None, lambda batch: sizes.append(len(batch)) or time.sleep(0.02 * len(batch)))}

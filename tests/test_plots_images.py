@@ -60,13 +60,15 @@ def test_confused_pairs_have_their_own_pictures_in_a_row_each():
 def test_heat_maps_stand_below_their_images():
     image = np.full([2, 2, 3], 100)
     heats = [np.eye(2), np.ones([2, 2])]
-    *panels, scale = plots.heat_maps([image, image], heats, ["a", "b"]).axes
+    worst = [{"label": 0, "prediction": 2, "probability": 0.5}] * 2
+    *panels, scale = plots.mistakes([image, image], heats, worst, NAMES).axes
     shown = [axes.images[0].get_array() for axes in panels]
     for found, expected in zip(
         shown, [image, image, *(plots.overlay(image, heat) for heat in heats)], strict=True
     ):
         np.testing.assert_array_equal(found, np.rint(expected))
-    assert [axes.get_title() for axes in panels] == ["a", "b", "", ""]
+    titles = [axes.get_title() for axes in panels]
+    assert titles == ["cat\ntaken for horse, 50%"] * 2 + [""] * 2
     assert words(scale.get_xticklabels()) == ["none", "most"]
 
 

@@ -71,9 +71,9 @@ def test_latency_stacks_the_median_stages_of_the_fastest_form_first():
     axes = plots.latency(MEASURED).axes[0]
     assert words(axes) == ["quick", "slow"]
     bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
-    assert bars == [(0, 2), (2, 6), (0, 2), (2, 70)]
+    assert bars == [(0, 2), (0, 2), (2, 6), (2, 70)]
     texts = [text.get_text() for text in axes.texts]
-    assert texts == ["8.0", "9.0", "12.0", "73.0", "82.0", "93.0", "p50", "p90", "p99"]
+    assert texts == ["p50", "8.0", "73.0", "p90", "9.0", "82.0", "p99", "12.0", "93.0"]
     assert "224 x 224 pixels" in axes.get_title(loc="left")
 
 

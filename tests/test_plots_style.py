@@ -84,7 +84,6 @@ OF_CLASSES = {
         [SUSPECT | {"suggested": n, "suggested_probability": 0.9} for n in range(NUMBER)],
         ODD_NAMES,
     ),
-    "heat_maps": lambda: plots.heat_maps([SQUARE] * NUMBER, [np.eye(20)] * NUMBER, ODD_NAMES),
     "confusion": lambda: plots.confusion(np.eye(NUMBER, dtype=int), ODD_NAMES),
     "class_balance": lambda: plots.class_balance({"train": range(NUMBER)}, ODD_NAMES),
     "class_accuracy": lambda: plots.class_accuracy(ODD_ROWS),

@@ -7,7 +7,6 @@ import importlib.metadata
 import multiprocessing
 import os
 import platform
-import queue
 import shutil
 import subprocess
 import time
@@ -46,7 +45,6 @@ def examine(run_dir, data_dir):
 
 
 def versions():
-    """Compare Python's and the packages' versions with those that the kit pins."""
     yield Line("ok", f"Python {platform.python_version()} on {platform.system()}")
     from packaging.requirements import Requirement
 
@@ -67,13 +65,11 @@ def _compare(pin):
         return Line("problem", f"{pin.name} is not installed; make setup")
     if pin.specifier.contains(found):
         return Line("ok", f"{pin.name} {found}, as pinned ({pin.specifier})")
-    return Line(
-        "problem", f"{pin.name} {found}: the kit is tested with {pin.specifier}; make setup"
-    )
+    text = f"{pin.name} {found}: the kit is tested with {pin.specifier}"
+    return Line("problem", f"{text}; make setup")
 
 
 def machine():
-    """Say how many cores this process may use, and the machine's memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     text = f"{cores()} of {os.cpu_count()} cores, {memory:.0f} GiB of memory"
     if memory < 6:
@@ -83,7 +79,6 @@ def machine():
 
 
 def bfloat16():
-    """Say which precision suits the CPU."""
     path = Path("/proc/cpuinfo")
     flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
     if found := sorted(flags & {"avx512_bf16", "amx_bf16", "bf16"}):
@@ -128,12 +123,10 @@ def shards(data_dir):
 
 
 def jupyter():
-    """Say whether others on the network reach this user's Jupyter."""
     return _exposed("Jupyter", exposure.jupyter())
 
 
 def tensorboard():
-    """Say whether others on the network reach this user's TensorBoard."""
     return _exposed("TensorBoard", exposure.tensorboard())
 
 
@@ -143,12 +136,10 @@ def _exposed(name, found):
 
 
 def driver():
-    """Say what NVIDIA's driver reports."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total"]
+    command.append("--format=csv,noheader")
     try:
-        asked = subprocess.run(
-            [*command, "--format=csv,noheader"], capture_output=True, text=True, timeout=20
-        )
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except FileNotFoundError:
         yield Line("ok", "no NVIDIA driver: the CPU trains")
     except subprocess.TimeoutExpired:
@@ -164,39 +155,38 @@ def driver():
 def asked_apart(data_dir):
     """Ask for what needs TensorFlow: the shards, the devices, and whether they compute alike."""
     context = multiprocessing.get_context("spawn")
-    lines = context.Queue()
-    process = context.Process(target=_ask_tensorflow, args=(data_dir, lines), daemon=True)
+    answers, asked = context.Pipe(duplex=False)
+    process = context.Process(target=_ask_tensorflow, args=(data_dir, asked), daemon=True)
     process.start()
+    asked.close()  # here: so that the process's end is that of the answers
     end, doing = time.monotonic() + SECONDS, "starting"
-    while process.is_alive() or not lines.empty():
-        try:
-            found = lines.get(timeout=0.5)
-        except queue.Empty:
-            if time.monotonic() > end:
-                process.kill()
-                yield Line("problem", f"{doing} was not done in {SECONDS} s; {REMEDY}")
-                return
-        else:
+    try:
+        while answers.poll(max(0, end - time.monotonic())):
+            found = answers.recv()
             if isinstance(found, Line):
                 yield found
             else:
                 doing = found
-    if process.exitcode:
-        yield Line("problem", f"{doing} ended the process ({process.exitcode}); {REMEDY}")
+        process.kill()
+        yield Line("problem", f"{doing} was not done in {SECONDS} s; {REMEDY}")
+    except EOFError:
+        process.join()
+        if process.exitcode:
+            yield Line("problem", f"{doing} ended the process ({process.exitcode}); {REMEDY}")
 
 
-def _ask_tensorflow(data_dir, lines):
-    """Put Lines, and before what may hang or crash its name, into the queue."""
+def _ask_tensorflow(data_dir, answers):
+    """Send Lines, and before what may hang or crash its name."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TensorFlow's chatter
-    lines.put("loading TensorFlow")
+    answers.send("loading TensorFlow")
     try:
-        lines.put(shards(data_dir))
+        answers.send(shards(data_dir))
         for found in _computing():
-            lines.put(found)
+            answers.send(found)
     except Exception as error:
         remedy = "; make setup" if isinstance(error, ImportError) else ""
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{remedy}"
-        lines.put(Line("problem", text))
+        answers.send(Line("problem", text))
 
 
 def _computing():
@@ -219,27 +209,19 @@ def _computing():
     if count > 1:
         yield f"an all-reduce over {called}"
         sums = replicas.sum_of_ones(count)
+        text = f"an all-reduce of ones over {called} gives"
         if sums == [[count]] * count:
-            yield Line("ok", f"an all-reduce of ones over {called} gives {count} on each")
+            yield Line("ok", f"{text} {count} on each")
         else:
-            text = f"an all-reduce of ones over {called} gives {sums}, not {count} on each"
-            yield Line("problem", f"{text}; {REMEDY}")
-    yield f"training two steps on {called}"
-    yield from _compared(
-        replicas.difference(count), f"two training steps on {called} equal one device's"
-    )
-    yield f"training two steps through XLA on {called}"
-    yield from _compared(
-        replicas.xla_difference(count),
-        f"two training steps through XLA on {called} equal those without",
-    )
-
-
-def _compared(apart, text):
-    from kit.doctor import replicas
-
-    if apart <= replicas.TOLERANCE:
-        yield Line("ok", f"{text} to {apart:.0e} of the largest weight")
-    else:
-        limit = f"not to {replicas.TOLERANCE:.0e}"
-        yield Line("problem", f"{text} to {apart:.0e} of the largest weight, {limit}; {REMEDY}")
+            yield Line("problem", f"{text} {sums}, not {count} on each; {REMEDY}")
+    for how, others, difference in (
+        ("", "one device's", replicas.difference),
+        (" through XLA", "those without", replicas.xla_difference),
+    ):
+        yield f"training two steps{how} on {called}"
+        apart = difference(count)
+        text = f"two training steps{how} on {called} equal {others} to {apart:.0e} of the largest"
+        if apart <= replicas.TOLERANCE:
+            yield Line("ok", f"{text} weight")
+        else:
+            yield Line("problem", f"{text} weight, not to {replicas.TOLERANCE:.0e}; {REMEDY}")

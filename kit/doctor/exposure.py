@@ -29,8 +29,7 @@ def _configured(config):
     found = []
     servers = {"ServerApp": config.ServerApp, "NotebookApp": config.NotebookApp}
     for name, server in servers.items():
-        ip = server.get("ip", "localhost")
-        if not _is_local(ip):
+        if not _is_local(ip := server.get("ip", "localhost")):
             found.append(f'Jupyter\'s configuration sets {name}.ip to "{ip}" (jupyter --paths)')
     tokens = [part.get("token") for part in (config.IdentityProvider, *servers.values())]
     passwords = [part.get("password") for part in servers.values()]

@@ -44,9 +44,8 @@ def verdicts(cards, build, *, present, missing):
     tf.sysconfig.get_build_info. missing: names of libraries, when there is a GPU and no card.
     """
     if not build["is_cuda_build"]:
-        wrong = "problem" if present else "ok"
-        remedy = f", though there is a GPU; {WHEELS}" if present else ""
-        yield wrong, f"TensorFlow is built for the CPU{remedy}"
+        text = "TensorFlow is built for the CPU"
+        yield ("problem", f"{text}, though there is a GPU; {WHEELS}") if present else ("ok", text)
         return
     built = f"built for CUDA {build['cuda_version']}, cuDNN {build['cudnn_version']}"
     if cards:

@@ -25,10 +25,8 @@ TINY = {
 
 def devices():
     """Name the devices that would train together: every GPU, or two logical CPUs."""
-    return [f"GPU:{i}" for i in range(len(tf.config.list_physical_devices("GPU")))] or [
-        "CPU:0",
-        "CPU:1",
-    ]
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    return [f"GPU:{number}" for number in range(gpus)] or ["CPU:0", "CPU:1"]
 
 
 def sum_of_ones(replicas):
@@ -73,7 +71,7 @@ def _apart(one, other):
     return float(max(np.abs(a - b).max() for a, b in zip(one, other, strict=True))) / largest
 
 
-def _trained(replicas, images_for, **changes):
+def _trained(replicas, images_for, *, xla=False, **changes):
     keras.utils.set_random_seed(0)
     if replicas:
         strategy, device = make_strategy(replicas=replicas), contextlib.nullcontext()
@@ -85,16 +83,11 @@ def _trained(replicas, images_for, **changes):
     images = generator.integers(0, 256, (STEPS * 4 * images_for, 32, 32, 3), dtype=np.uint8)
     labels = generator.integers(0, CLASSES, len(images))
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4 * images_for)
-    with device:
-        model = _compiled(strategy, **changes)
-        model.fit(data, verbose=0, shuffle=False)
-    return [np.asarray(variable.value) for variable in model.trainable_variables]
-
-
-def _compiled(strategy, *, xla=False, **changes):
     p = params.load(overrides=TINY | changes)
-    with strategy.scope():
+    with device, strategy.scope():
         model = training_model(resnet50(p.network, classes=CLASSES, decay=p.weight_decay, width=4))
         optimizer = make_optimizer(model, p.optimizer, p.weight_decay, p.schedule.learning_rate)
         model.compile(optimizer, loss=ClassificationLoss(p.loss), xla=xla)
-    return model
+    with device:
+        model.fit(data, verbose=0, shuffle=False)
+    return [np.asarray(variable.value) for variable in model.trainable_variables]

@@ -1,6 +1,7 @@
 """Calibration: reliability bins, the expected calibration error, and temperature scaling."""
 
 import numpy as np
+from scipy.special import softmax
 
 from kit.evaluation.scores import confidences, cross_entropy
 
@@ -26,8 +27,8 @@ def calibrate(labels, logits):
         "temperature": temperature,
         "fitted_on": fitted_on,
         "images": len(labels),
-        "before": _measure(labels, logits),
-        "after": _measure(labels, logits / temperature),
+        "before": _measured(labels, logits),
+        "after": _measured(labels, logits / temperature),
     }
 
 
@@ -67,13 +68,11 @@ def fit_temperature(labels, logits):
     logit minus the label's (Guo et al. 2017, section 4.2): bisection finds its zero. The result is
     from COLDEST, for a network without mistakes, to HOTTEST.
     """
-    logits = logits - logits.max(axis=1, keepdims=True)
     own = np.take_along_axis(logits, labels[:, np.newaxis], axis=1).mean(dtype=np.float64)
     low, high = np.log([COLDEST, HOTTEST])
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        weights = np.exp(logits * np.float32(np.exp(-middle)))
-        expected = (weights * logits).sum(axis=1) / weights.sum(axis=1)
+        expected = (softmax(logits * np.float32(np.exp(-middle)), axis=1) * logits).sum(axis=1)
         if expected.mean(dtype=np.float64) > own:  # too confident
             low = middle
         else:
@@ -81,10 +80,6 @@ def fit_temperature(labels, logits):
     return float(np.exp((low + high) / 2))
 
 
-def _measure(labels, logits):
-    bins = reliability(labels, logits)
-    return {
-        "error": expected_error(bins),
-        "cross_entropy": cross_entropy(labels, logits),
-        "bins": bins,
-    }
+def _measured(labels, logits):
+    bins, nats = reliability(labels, logits), cross_entropy(labels, logits)
+    return {"error": expected_error(bins), "cross_entropy": nats, "bins": bins}

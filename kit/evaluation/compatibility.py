@@ -8,6 +8,7 @@ from kit.evaluation.scores import wilson_interval
 from kit.evaluation.sections import FILES
 
 NEEDED = ("channel_means", "stage_sizes", "label_offset", "store_short_side")
+OTHER = "they are not of the same training; train again"
 REMEDY = "name the run_dir that was trained on this data_dir, or train again"
 
 
@@ -22,40 +23,24 @@ def check_files(evaluation):
 def check_model(model, metadata):
     """Raise ValueError unless the network is the one that model.json describes.
 
-    Its classes, the channel means that its first layer subtracts, and its blocks.
+    The channel means that its first layer subtracts, and its blocks; `load_model` has compared the
+    classes.
     """
     if missing := [name for name in NEEDED if name not in metadata]:
         raise ValueError(f"model.json lacks {', '.join(missing)}: train again")
-    outputs, classes = model.output_shape[-1], len(metadata["classes"])
-    if outputs != classes:
-        raise ValueError(f"the network has {outputs} classes and model.json {classes}: train again")
-    _check_means(model, metadata["channel_means"])
+    if "subtract_means" not in [layer.name for layer in model.layers]:
+        text = "the network has no layer subtract_means"
+        raise ValueError(f"{text}: it is not the kit's; train again")
+    layer, means = model.get_layer("subtract_means"), metadata["channel_means"]
+    found, scale = (-np.ravel(layer.offset)).tolist(), np.ravel(layer.scale).tolist()
+    if len(means) != 3 or not np.allclose(found, means, atol=1e-3) or scale != [1.0]:
+        text = f"the network subtracts the channel means {found}, times {scale}"
+        raise ValueError(f"{text}, and model.json says {means}: {OTHER}")
     blocks = [layer.name.split("_")[0] for layer in model.layers if layer.name.endswith("_add")]
     sizes = [blocks.count(stage) for stage in sorted(set(blocks))]
     if sizes != list(metadata["stage_sizes"]):
-        raise ValueError(
-            f"the network has {sizes} blocks in its stages and model.json says "
-            f"{metadata['stage_sizes']}: they are not of the same training; train again"
-        )
-
-
-def _check_means(model, means):
-    if len(means) != 3:
-        raise ValueError(
-            f"model.json has the channel means {means}, which are not three, of R, G and B: train "
-            "again"
-        )
-    layer = next((layer for layer in model.layers if layer.name == "subtract_means"), None)
-    if layer is None:
-        raise ValueError(
-            "the network has no layer subtract_means: it is not the kit's; train again"
-        )
-    found, scale = (-np.ravel(layer.offset)).tolist(), np.ravel(layer.scale).tolist()
-    if not np.allclose(found, means, atol=1e-3) or scale != [1.0]:
-        raise ValueError(
-            f"the network subtracts the channel means {found}, times {scale}, and model.json "
-            f"says {means}: they are not of the same training; train again"
-        )
+        text = f"the network has {sizes} blocks in its stages"
+        raise ValueError(f"{text} and model.json says {metadata['stage_sizes']}: {OTHER}")
 
 
 def check_data(metadata, manifest):
@@ -63,7 +48,15 @@ def check_data(metadata, manifest):
 
     The images must also be stored in the same form as those of the training.
     """
-    _check_classes(metadata["classes"], manifest["classes"])
+    ours, theirs = metadata["classes"], manifest["classes"]
+    if len(ours) != len(theirs):
+        raise ValueError(f"the model has {len(ours)} classes and the data {len(theirs)}: {REMEDY}")
+    for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        if one != other:
+            raise ValueError(
+                f'class {number} is "{one["wnid"]} {one["name"]}" in the model and '
+                f'"{other["wnid"]} {other["name"]}" in the data: {REMEDY}'
+            )
     ours, theirs = ({"label_offset": of["label_offset"]} for of in (metadata, manifest))
     ours |= form_of(metadata)._asdict()
     theirs |= form_of(manifest["parameters"])._asdict()
@@ -74,17 +67,6 @@ def check_data(metadata, manifest):
             raise ValueError(
                 f"the model was trained on images with {name} {value}, and these have "
                 f"{theirs[name]}: evaluate it on shards of the same, or train again"
-            )
-
-
-def _check_classes(ours, theirs):
-    if len(ours) != len(theirs):
-        raise ValueError(f"the model has {len(ours)} classes and the data {len(theirs)}: {REMEDY}")
-    for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-        if one != other:
-            raise ValueError(
-                f'class {number} is "{one["wnid"]} {one["name"]}" in the model and '
-                f'"{other["wnid"]} {other["name"]}" in the data: {REMEDY}'
             )
 
 

@@ -1,8 +1,7 @@
 """The card of a trained model, from what its run left: run_dir/model_card.md.
 
 model_card.md.jinja is its text, whose sections are those of the 2018 recipe's page
-(recipe_resnet50_imagenet.md), in its order. Its numbers and names are read from files of the run;
-measurements that were not made are named.
+(recipe_resnet50_imagenet.md), in its order. Measurements that were not made are named.
 """
 
 import csv
@@ -18,7 +17,6 @@ from kit.files import read_json, replacing
 from kit.model.metadata import read_metadata
 from kit.training.run_state import FREE
 
-TEMPLATE = "model_card.md.jinja"
 CARD = "model_card.md"
 NEEDED = {"data": dict, "parameters": dict, "training_size": int}  # of model.json
 REMEDY = "run notebooks 02 to 04 again, or delete what was edited"
@@ -55,12 +53,10 @@ def write_card(run_dir):
     jinja = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
     jinja.filters |= FILTERS
     try:
-        text = jinja.get_template(TEMPLATE).render(_facts(run_dir, model))
+        text = jinja.get_template(f"{CARD}.jinja").render(_facts(run_dir, model))
     except MISTAKES as error:
-        why = printable(str(error))[:200]
-        raise ValueError(
-            f"{run_dir}: no model card can be made of its files ({why}): {REMEDY}"
-        ) from None
+        why = f"no model card can be made of its files ({printable(str(error))[:200]})"
+        raise ValueError(f"{run_dir}: {why}: {REMEDY}") from None
     with replacing(run_dir / CARD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return run_dir / CARD
@@ -68,13 +64,13 @@ def write_card(run_dir):
 
 def _facts(run_dir, model):
     """Give what the template names."""
-    found = _measured(run_dir / "evaluation.json", model)
-    history = _history(run_dir / "history.csv")
+    found = measured(run_dir, "evaluation.json")
+    history = read_history(run_dir)
     return {
         "model": model,
         "data": model["data"],
-        "demo_views": _read(run_dir / "params.json").get("demo_views", 0),
-        "environment": ", ".join(_environment(_read(run_dir / "environment.json"))),
+        "demo_views": read(run_dir / "params.json").get("demo_views", 0),
+        "environment": ", ".join(_environment(read(run_dir / "environment.json"))),
         "parameters": list(_parameters(model["parameters"])),
         "history": history,
         "best": max(history, key=lambda row: float(row["val_top1"] or 0), default={}),
@@ -82,7 +78,7 @@ def _facts(run_dir, model):
         "files": sorted({p.name for p in run_dir.iterdir() if p.name[0] != "."} | {CARD}),
         "found": found,
         "scores": list(_scores(found)),
-        "latency": _measured(run_dir / "latency.json", model),
+        "latency": measured(run_dir, "latency.json"),
         "exports": dict(_exports(run_dir, model.get("sha256", ""))),
         "few": sum(row["images"] < FEW for row in found.get("per_class", [])),
         "FEW": FEW,
@@ -90,18 +86,20 @@ def _facts(run_dir, model):
     }
 
 
-def _measured(path, model):
-    """Read a file of measurements; {} where it is of another model."""
-    found = _read(path)
-    return found if found.get("model") == model.get("sha256", "") else {}
+def measured(run_dir, name) -> dict:
+    """Read a file of measurements in run_dir; {} where it is absent or of another model."""
+    found = read(run_dir / name)
+    return found if found.get("model") == read(run_dir / "model.json").get("sha256", "") else {}
 
 
-def _read(path):
+def read(path) -> dict:
     """Read a JSON file; {} where there is none."""
     return read_json(path, remedy=REMEDY) if path.exists() else {}
 
 
-def _history(path):
+def read_history(run_dir) -> list[dict]:
+    """List the rows of history.csv, which is written anew, whole, after each epoch."""
+    path = Path(run_dir, "history.csv")
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -144,6 +142,6 @@ def _scores(found):
 def _exports(run_dir, sha256):
     """Give name and metadata of each export of this very model; others may lie beside them."""
     for path in sorted(run_dir.glob("export/*.json")):
-        found = _read(path)
+        found = read(path)
         if found.get("sha256") == sha256 and path.with_suffix("").exists():
             yield path.stem, found

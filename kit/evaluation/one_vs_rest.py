@@ -68,14 +68,10 @@ def macro_curves(rows, curves):
     if not curves:
         return []
     worst = sorted(curves, key=lambda label: rows[label]["average_precision"])[:WORST]
-    shown = {None: np.mean(list(curves.values()), axis=0)} | {
-        label: curves[label] for label in worst
-    }
+    mean = np.mean(list(curves.values()), axis=0)
+    shown = {None: mean} | {label: curves[label] for label in worst}
+    rounded = {label: np.round(both, 4).tolist() for label, both in shown.items()}
     return [
-        {
-            "label": label,
-            "roc": roc.round(4).tolist(),
-            "precision_recall": precision.round(4).tolist(),
-        }
-        for label, (roc, precision) in shown.items()
+        {"label": label, "roc": roc, "precision_recall": precision}
+        for label, (roc, precision) in rounded.items()
     ]

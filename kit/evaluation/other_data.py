@@ -58,11 +58,7 @@ def score_real(real, files, labels, predictions):
             f"real_labels: {own.sum()} of {len(own)} images have their own label there: it is of "
             "other classes, or another order; name ReaL's real.json"
         )
-    return {
-        "images": len(own),
-        "without_label": int((~labelled).sum()),
-        "top1": accuracy(right),
-    }
+    return {"images": len(own), "without_label": int((~labelled).sum()), "top1": accuracy(right)}
 
 
 def read_folder(folder, *, classes):

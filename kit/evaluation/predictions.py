@@ -23,15 +23,15 @@ def predict(model, dataset, *, images, data_dir=""):
         raise ValueError("the validation split has no image to score; prepare data_dir again")
     forward = _compiled(model)
     labels, logits = [], []
-    for pixels, batch_labels in _named(dataset, data_dir):
-        labels.append(batch_labels.numpy())
-        several = pixels.shape.rank == 5
-        flat = tf.reshape(pixels, [-1, *pixels.shape[2:]]) if several else pixels
-        found = forward(flat)
-        if several:
-            views = tf.reshape(tf.nn.log_softmax(found), [*pixels.shape[:2], -1])
-            found = tf.reduce_logsumexp(views, axis=1) - math.log(pixels.shape[1])
-        logits.append(found.numpy())
+    with naming_undecodable(data_dir):
+        for pixels, batch_labels in dataset:
+            labels.append(batch_labels.numpy())
+            *_, height, width, channels = pixels.shape
+            found = forward(tf.reshape(pixels, [-1, height, width, channels]))
+            if pixels.shape.rank == 5:
+                views = tf.reshape(tf.nn.log_softmax(found), [*pixels.shape[:2], -1])
+                found = tf.reduce_logsumexp(views, axis=1) - math.log(pixels.shape[1])
+            logits.append(found.numpy())
     scored = sum(map(len, labels))
     if scored != images:
         raise ValueError(
@@ -39,11 +39,6 @@ def predict(model, dataset, *, images, data_dir=""):
             "the manifest's; verify data_dir, or prepare it again"
         )
     return np.concatenate(labels), np.concatenate(logits)
-
-
-def _named(dataset, data_dir):
-    with naming_undecodable(data_dir):
-        yield from dataset
 
 
 @lru_cache(maxsize=1)

@@ -5,13 +5,8 @@ from scipy.stats import binomtest
 
 from kit.evaluation.one_vs_rest import one_vs_rest
 
-MACRO = {  # averages over the classes, by what is averaged
-    "balanced_accuracy": "recall",
-    "precision": "precision",
-    "f1": "f1",
-    "roc_auc": "roc_auc",
-    "average_precision": "average_precision",
-}
+AVERAGED = ("precision", "f1", "roc_auc", "average_precision")
+MACRO = {"balanced_accuracy": "recall"} | {name: name for name in AVERAGED}  # mean: of what
 
 
 def evaluate(labels, logits, classes):
@@ -30,36 +25,16 @@ def evaluate(labels, logits, classes):
     confusion = confusion_matrix(labels, logits.argmax(axis=1), len(classes))
     hits = np.bincount(labels[label_ranks(labels, logits) < 1], minlength=len(classes))
     areas, curves = one_vs_rest(labels, logits)
-    rows = [
-        _class_row(*row) | area
-        for *row, area in zip(
-            classes, confusion.sum(axis=1), hits, by_prediction(confusion), areas, strict=True
-        )
-    ]
+    counted = confusion.sum(axis=1), confusion.sum(axis=0), hits, np.diag(confusion)
+    rows = [_class_row(*row) | area for *row, area in zip(classes, *counted, areas, strict=True)]
+    known = {name: [r[of] for r in rows if r[of] is not None] for name, of in MACRO.items()}
     return {
         **summarise(labels, logits),
         "per_class": rows,
-        "macro": {name: _mean(rows, of) for name, of in MACRO.items()},
+        "macro": {name: float(np.mean(of)) if of else None for name, of in known.items()},
         "curves": curves,
         "confusion": confusion.tolist(),
     }
-
-
-def by_prediction(confusion):
-    """Give precision, recall and F1 of each class: a list of dicts.
-
-    All None for a class without images; the precision of a class that is never predicted is 0.
-    """
-    right, images, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    parts = {"precision": (right, predicted), "recall": (right, images)}
-    parts["f1"] = 2 * right, images + predicted
-    return [
-        {
-            name: float(part[label] / max(whole[label], 1)) if images[label] else None
-            for name, (part, whole) in parts.items()
-        }
-        for label in range(len(confusion))
-    ]
 
 
 def summarise(labels, logits):
@@ -145,51 +120,45 @@ def worst_mistakes(labels, logits, count):
     predictions, confidence = logits.argmax(axis=1), confidences(logits)
     wrong = np.flatnonzero(predictions != labels)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
-    return [
-        {
-            "position": int(position),
-            "label": int(labels[position]),
-            "prediction": int(predictions[position]),
-            "probability": float(confidence[position]),
-        }
-        for position in order
-    ]
+    return records(
+        position=order,
+        label=labels[order],
+        prediction=predictions[order],
+        probability=confidence[order],
+    )
+
+
+def records(**columns):
+    """Give arrays of one length as a list of dicts of plain numbers."""
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _check(labels, logits, classes):
-    if logits.shape != (len(labels), len(classes)):
-        raise ValueError(
-            f"logits of shape {list(logits.shape)} for {len(labels)} labels of {len(classes)} "
-            "classes: name the run_dir that was trained on this data_dir"
-        )
     if labels.min() < 0 or labels.max() >= len(classes):
         raise ValueError(
             f"labels from {labels.min()} to {labels.max()} for {len(classes)} classes: "
             "the shards are not the manifest's; prepare data_dir again"
         )
-    lost = int((~np.isfinite(logits)).any(axis=1).sum())
-    if lost:
+    if lost := int((~np.isfinite(logits)).any(axis=1).sum()):
         raise ValueError(
             f"the logits of {lost} of {len(labels)} images are not finite: "
             "the training diverged; train again with a lower learning_rate or a warm-up"
         )
 
 
-def _mean(rows, key):
-    """Average over the classes that have a value; None where none has."""
-    known = [row[key] for row in rows if row[key] is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _class_row(names, images, correct, by_prediction):
-    low, high = wilson_interval(correct, images) if images else (None, None)
-    return {
-        "wnid": names["wnid"],
-        "name": names["name"],
-        "images": int(images),
-        "correct": int(correct),
-        "top1": float(correct / images) if images else None,
+def _class_row(names, images, predicted, correct, right):
+    """Give the scores of a class of so many images, of which `right` are among the `predicted`."""
+    row = {"wnid": names["wnid"], "name": names["name"], "images": int(images)}
+    row |= {"correct": int(correct)}
+    if not images:
+        return row | dict.fromkeys(("top1", "low", "high", "precision", "recall", "f1"))
+    low, high = wilson_interval(correct, images)
+    return row | {
+        "top1": float(correct / images),
         "low": low,
         "high": high,
-        **by_prediction,
+        "precision": float(right / max(predicted, 1)),  # 0 for a class that is never predicted
+        "recall": float(right / images),
+        "f1": float(2 * right / (images + predicted)),
     }

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from kit.evaluation.scores import records
+
 TOLERANCE = 1e-6  # of a probability that equals the average of its class
 
 
@@ -30,13 +32,11 @@ def suspicious_labels(labels, logits):
         (confident.max(axis=1) >= 0) & (suggested != labels) & (shares.argmax(axis=1) != labels)
     )
     margins = own[found] - shares[found].max(axis=1)
-    return [
-        {
-            "position": int(position),
-            "label": int(labels[position]),
-            "suggested": int(suggested[position]),
-            "probability": float(own[position]),
-            "suggested_probability": float(shares[position, suggested[position]]),
-        }
-        for position in found[np.argsort(margins, kind="stable")]
-    ]
+    found = found[np.argsort(margins, kind="stable")]
+    return records(
+        position=found,
+        label=labels[found],
+        suggested=suggested[found],
+        probability=own[found],
+        suggested_probability=shares[found, suggested[found]],
+    )

@@ -9,8 +9,11 @@ SHOWN = 10  # classes at either end, where there are many
 
 def markdown(head, rows):
     """Lay out rows of cells under a head."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+    cells = [
+        [str(value).replace("|", "\\|").replace("\n", " ") for value in line]
+        for line in (head, ["---"] * len(head), *rows)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def escape(name):
@@ -91,7 +94,3 @@ def exports(found):
             lines.append(f"  same answer to {cost['agreement']:.1%} of the validation images;")
             lines.append(f"  top-1 {compared(cost)}")
     return "\n".join(lines)
-
-
-def _cell(value):
-    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -14,12 +14,8 @@ def _flip(image, size):
 
 def _ten_crop(image, size):
     """Give the corners, the centre and their mirror images (Krizhevsky et al. 2012)."""
-    corners = [
-        image[:size, :size],
-        image[:size, -size:],
-        image[-size:, :size],
-        image[-size:, -size:],
-    ]
+    top, bottom = image[:size], image[-size:]
+    corners = [top[:, :size], top[:, -size:], bottom[:, :size], bottom[:, -size:]]
     five = tf.stack([preprocessing.centre_crop(image, size), *corners])
     return tf.concat([five, tf.image.flip_left_right(five)], axis=0)
 

@@ -1,18 +1,14 @@
 """Classifies a folder of images: a table of the likeliest classes of each.
 
-The answers of each batch are appended to a journal beside the table, which is written from it at
-the end. A run that was killed goes on after the last whole line of the journal, and classifies
-images again that have changed since.
+A journal beside the table takes the answers of each batch, and the table is written from it at the
+end. A run that was killed goes on after its last whole line.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import islice
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +19,7 @@ from kit.data.images import Form
 from kit.data.paths import printable
 from kit.files import naming_full_disk
 from kit.inference import journal
-from kit.inference.classifier import BATCH, THREADS, check_top_k, encoded, likeliest
+from kit.inference.classifier import check_top_k, decoded_ahead, encoded, likeliest
 from kit.inference.table import check_table, write_table
 from kit.model.metadata import RESIZE
 
@@ -103,10 +99,12 @@ def classify_folder(classifier, photos, *, predictions, top_k=5, progress=lambda
     classified.
     """
     root, table, hidden = Path(photos), Path(predictions), []
-    files = {_name(file, root): file for file in find_photos(photos, table, hidden=hidden)}
+    found = find_photos(photos, table, hidden=hidden)
+    files = {(f.name if f == root else f.relative_to(root).as_posix()): f for f in found}
     check_top_k(top_k)
     check_table(table)
-    with locks.holding(_beside(table, "lock"), f'predictions: "{table}" is being written'):
+    lock = table.with_name(f".{table.name}.lock")
+    with locks.holding(lock, f'predictions: "{table}" is being written'):
         resumed, problems = _classify(classifier, files, root, table, top_k, progress)
     if problems and len(problems) == len(files):
         name, reason = next(iter(problems.items()))
@@ -128,32 +126,27 @@ def classify_folder(classifier, photos, *, predictions, top_k=5, progress=lambda
 
 def _classify(classifier, files, root, table, top_k, progress):
     """Write the table of the files, {name: path}: how many were done before, and the problems."""
-    answers = _beside(table, "journal")
-    run = {"model": _identity(classifier), "photos": os.path.realpath(root), "top_k": top_k}
+    answers = table.with_name(f".{table.name}.journal")
+    metadata = classifier.metadata
+    decides = json.dumps([metadata.get(name) for name in DECIDES]).encode()
+    model = [metadata.get("sha256"), metadata.get("files"), hashlib.sha256(decides).hexdigest()]
+    run = {"model": model, "photos": os.path.realpath(root), "top_k": top_k}
     stamps = {name: _stamp(file) for name, file in files.items()}
     done = journal.resume(answers, run, stamps)
     todo = {name: file for name, file in files.items() if name not in done}
-    for _ in progress(_answer(classifier, todo, stamps, top_k, answers), len(todo)):
+
+    def answered():
+        for rows in classify_files(classifier, todo, top_k):
+            rows = [row | {"stamp": stamps[row["photo"]]} for row in rows]
+            journal.append(answers, rows)
+            yield from rows
+
+    for _ in progress(answered(), len(todo)):
         pass
     write_table(table, journal.read(answers), classifier.classes, top_k, files)
     problems = {row["photo"]: row["problem"] for row in journal.read(answers) if row["problem"]}
     answers.unlink()
     return len(done), problems
-
-
-def _beside(table, kind):
-    return table.with_name(f".{table.name}.{kind}")
-
-
-def _identity(classifier):
-    """Return what identifies a model."""
-    metadata = classifier.metadata
-    decides = json.dumps([metadata.get(name) for name in DECIDES]).encode()
-    return [metadata.get("sha256"), metadata.get("files"), hashlib.sha256(decides).hexdigest()]
-
-
-def _name(file, root):
-    return file.name if file == root else file.relative_to(root).as_posix()
 
 
 def _stamp(file):
@@ -165,48 +158,25 @@ def _stamp(file):
     return [found.st_size, found.st_mtime_ns]
 
 
-def _answer(classifier, files, stamps, top_k, answers):
-    """Classify the files, {name: path}, and give each answer once the journal holds it."""
-    for rows in classify_files(classifier, files, top_k):
-        rows = [row | {"stamp": stamps[row["photo"]]} for row in rows]
-        journal.append(answers, rows)
-        yield from rows
-
-
 def classify_files(classifier, files, top_k):
     """Classify the files, {name: path}, and give the rows of a batch at a time, in their order.
 
     A row is {"photo": name, "problem": reason} and, where there is no problem, the `top_k`
     likeliest "labels" with their "probabilities".
     """
-    for names, decoded in _decode_ahead(classifier, files):
+    for names, decoded in decoded_ahead(lambda name: _decode(classifier, files[name]), files):
         pixels = [square for square, problem in decoded if not problem]
-        shares = iter(classifier.forward(np.stack(pixels)) if pixels else ())
-        rows = []
-        for name, (_, problem) in zip(names, decoded, strict=True):
-            rows.append({"photo": name, "problem": problem})
-            if not problem:
-                rows[-1] |= _likeliest(next(shares), top_k)
+        answers = iter(classifier.forward(np.stack(pixels)) if pixels else ())
+        rows = [
+            {"photo": name, "problem": problem}
+            for name, (_, problem) in zip(names, decoded, strict=True)
+        ]
+        for row in rows:
+            if not row["problem"]:
+                shares = next(answers)
+                row["labels"] = likeliest(shares, top_k)
+                row["probabilities"] = shares[row["labels"]].tolist()
         yield rows
-
-
-def _likeliest(shares, top_k):
-    labels = likeliest(shares, top_k)
-    return {"labels": labels, "probabilities": shares[labels].tolist()}
-
-
-def _decode_ahead(classifier, files):
-    """Give (names, results of `_decode`) for each batch, while two more are being decoded."""
-    names, batches = iter(files), deque()
-    with ThreadPoolExecutor(THREADS) as pool:
-        while batch := list(islice(names, BATCH)):
-            decoded = pool.map(partial(_decode, classifier), [files[name] for name in batch])
-            batches.append((batch, decoded))
-            if len(batches) > 2:
-                batch, decoded = batches.popleft()
-                yield batch, list(decoded)
-        for batch, decoded in batches:
-            yield batch, list(decoded)
 
 
 def _decode(classifier, file):

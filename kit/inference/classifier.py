@@ -4,8 +4,10 @@ TensorFlow is imported only for a Keras model and for a SavedModel.
 """
 
 import io
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from kit.machine import Room, cores
 from kit.model.metadata import SIZES, read_metadata, sizes_of
 from kit.pipeline.evaluation_crop import decode_jpeg, evaluation_square, evaluation_window
 
-BATCH = 32  # images in memory at once
+BATCH = 32  # images at once in the network
 DECODED = Room(MAX_PIXELS)  # at once: 0.8 GB at the most, in whatever format
 THREADS = 2 * cores()  # that decode: each waits for TensorFlow's own between two images
 
@@ -135,7 +137,7 @@ class Classifier:
         made.passed = passed
         return made
 
-    def classify(self, photo, *, top_k=5, name=None):
+    def classify(self, photo, *, top_k=5):
         """List the `top_k` likeliest classes of an image, at most all: (name, probability).
 
         Of a list or tuple of images, such a list for each. Raises as `image` does, and ValueError
@@ -144,7 +146,7 @@ class Classifier:
         check_top_k(top_k)
         if isinstance(photo, list | tuple):
             return [self._named(row, top_k) for row in self.probabilities(photo)]
-        return self._named(self.forward(self.image(photo, name=name)[np.newaxis])[0], top_k)
+        return self._named(self.forward(self.image(photo)[np.newaxis])[0], top_k)
 
     def _named(self, row, top_k):
         return [(self.classes[i]["name"], float(row[i])) for i in likeliest(row, top_k)]
@@ -152,12 +154,9 @@ class Classifier:
     def probabilities(self, photos):
         """Give float32 [images, classes], each row summing to 1, for a sequence of images."""
         rows = [np.empty([0, len(self.classes)], "float32")]
-        with ThreadPoolExecutor(THREADS) as pool:
-            for start in range(0, len(photos), BATCH):
-                batch = photos[start : start + BATCH]
-                names = [f"image {number}" for number in range(start, start + len(batch))]
-                images = list(pool.map(lambda p, n: self.image(p, name=n), batch, names))
-                rows.append(self.forward(np.stack(images)))
+        named = [(photo, f"image {number}") for number, photo in enumerate(photos)]
+        for _, images in decoded_ahead(lambda one: self.image(one[0], name=one[1]), named):
+            rows.append(self.forward(np.stack(images)))
         return np.concatenate(rows)
 
     def image(self, photo, *, name=None):
@@ -182,6 +181,19 @@ class Classifier:
         header = read_header(data)
         with DECODED.taken(header.height * header.width):
             return self._square(prepare_for(self.metadata, data), **self.sizes)
+
+
+def decoded_ahead(decode, photos):
+    """Give (photos, what `decode` gives of each) for each batch, while two more are in work."""
+    photos, batches = iter(photos), deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        while batch := list(islice(photos, BATCH)):
+            batches.append((batch, pool.map(decode, batch)))
+            if len(batches) > 2:
+                batch, decoded = batches.popleft()
+                yield batch, list(decoded)
+        for batch, decoded in batches:
+            yield batch, list(decoded)
 
 
 def encoded(photo):

@@ -1,8 +1,7 @@
 """Writes a trained model as SavedModel, ONNX, LiteRT or LiteRT int8, for other programs to run.
 
-Each takes pixels, uint8, as evaluation preprocesses them, subtracts the means and gives
-probabilities. OpenVINO reads the ONNX file. A converter is imported only when its format is asked
-for: pip install -e '.[export]'.
+Each takes uint8 pixels as evaluation preprocesses them and gives probabilities. A converter is
+imported only when its format is asked for: pip install -e '.[export]'.
 """
 
 import shutil
@@ -34,6 +33,7 @@ TOLERANCE = 1e-4  # of log-probabilities, which are the logits but for a number 
 LEAST = 1e-30  # float32 has no logarithm of what it rounds to zero
 CHECKED = 32  # images
 FLOAT_OPS = ["SOFTMAX", "FULLY_CONNECTED"]  # in int8, 1,000 classes share 256 probabilities
+tf.get_logger().setLevel("WARNING")  # it would list the assets that it writes
 
 
 def export_all(run_dir, exports, *, calibration=None, validation=None):
@@ -59,8 +59,13 @@ def export_all(run_dir, exports, *, calibration=None, validation=None):
     model, metadata = load_model(run_dir)
     network = deployable(model, image_size=metadata["image_size"])
     network = keras.Model(network.input, {"probabilities": network.output})  # the name everywhere
-    pixels = _noise(network) if calibration is None else calibration[:CHECKED]
-    expected = _log_probabilities(model, pixels)
+    if calibration is None:
+        noise = np.random.default_rng(0)
+        pixels = noise.integers(0, 256, (4, *network.input_shape[1:]), np.uint8)
+    else:
+        pixels = calibration[:CHECKED]
+    with tf.device("CPU:0"):  # a GPU may round convolutions to 10 bits (TF32)
+        expected = keras.ops.log_softmax(in_float32(model)(pixels, training=False)).numpy()
     with holding(Path(run_dir) / LOCK, f"run_dir {run_dir} is being exported"):
         return [
             _export(run_dir, name, network, metadata, pixels, expected, calibration, validation)
@@ -70,16 +75,19 @@ def export_all(run_dir, exports, *, calibration=None, validation=None):
 
 def _export(run_dir, name, network, metadata, pixels, expected, calibration, validation):
     path = Path(run_dir) / "export" / FORMATS[name].file
-    with _quiet(), naming_full_disk(path):  # also where a converter's own files are
+    with naming_full_disk(path):  # also where a converter's own files are
         _write(name, network, path, metadata, calibration)
     described = metadata | {"form": name, "outputs": len(metadata["classes"])}
     described |= {"files": formats.hashes(path)}
     checks = _check(path, described, pixels, expected)
     if name == "litert_int8" and validation is not None:
         exported = formats.open_export(path, described)
-        checks["cost"] = cost(exported, partial(_probabilities, network), validation)
+        checks["cost"] = cost(
+            exported, lambda images: network.predict_on_batch(images)["probabilities"], validation
+        )
     write_json(formats.metadata_path(path), seal(described | {"checks": checks}))
-    return {"form": name, "path": str(path), "bytes": _size(path), **checks}
+    size = sum(file.stat().st_size for file in formats.files(path))
+    return {"form": name, "path": str(path), "bytes": size, **checks}
 
 
 def int8_images(data_dir, metadata, *, calibration_images):
@@ -97,17 +105,19 @@ def int8_images(data_dir, metadata, *, calibration_images):
 
 
 def _write(name, network, path, metadata, calibration):
-    match name:
-        case "saved_model":
-            with replacing_folder(path) as made, plain_path(made) as folder:
-                write_saved_model(network, folder, **sizes_of(metadata))
-        case "onnx":
-            with replacing(path) as file:
-                write_onnx(network, file)
-        case "litert":
-            write_litert(network, path)
-        case "litert_int8":
-            write_litert_int8(network, path, calibration=calibration)
+    made = replacing_folder(path) if name == "saved_model" else replacing(path)
+    with made as temporary, plain_path(temporary) as plain:
+        match name:
+            case "saved_model":
+                write_saved_model(network, plain, **sizes_of(metadata))
+            case "onnx":  # images uint8 [any, size, size, 3] -> probabilities
+                signature = [_pixels(network)]
+                network.export(plain, format="onnx", input_signature=signature, verbose=False)
+            case "litert":
+                with _converter(network) as converter:
+                    temporary.write_bytes(converter.convert())
+            case "litert_int8":
+                temporary.write_bytes(litert_int8(network, calibration))
 
 
 def write_saved_model(network, path, **sizes):
@@ -141,19 +151,8 @@ def write_saved_model(network, path, **sizes):
     tf.saved_model.save(module, str(path), signatures)
 
 
-def write_onnx(network, path):
-    """Write an ONNX file: images uint8 [any, size, size, 3] -> probabilities."""
-    network.export(path, format="onnx", input_signature=[_pixels(network)], verbose=False)
-
-
-def write_litert(network, path):
-    """Write a LiteRT (TensorFlow Lite) file in float32."""
-    with _converter(network) as converter:
-        _write_bytes(path, converter.convert())
-
-
-def write_litert_int8(network, path, *, calibration):
-    """Write a LiteRT file of 8-bit weights and activations, quantised after training.
+def litert_int8(network, calibration):
+    """Give a LiteRT file of 8-bit weights and activations, quantised after training, as bytes.
 
     Ranges are those that the images of `calibration` show. The last layer and the softmax stay in
     float32, which costs 6 MB of weights at 1,000 classes: quantised, probabilities under 1/256 come
@@ -167,7 +166,7 @@ def write_litert_int8(network, path, *, calibration):
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_options=options
         )
-        _write_bytes(path, debugger.get_nondebug_quantized_model())
+        return debugger.get_nondebug_quantized_model()
 
 
 def cost(network, original, dataset):
@@ -196,50 +195,14 @@ def _check(path, metadata, pixels, expected):
     found, expected = np.log(np.maximum(found, LEAST)), np.maximum(expected, np.log(LEAST))
     difference = float(np.abs(found - expected).max())
     if metadata["form"] != "litert_int8" and not difference <= TOLERANCE:
-        _remove(path)
+        formats.metadata_path(path).unlink(missing_ok=True)  # first: without it nothing is loaded
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise ValueError(
             f"{path}: its log-probabilities differ from Keras' by up to {difference:.2g}, "
             f"more than {TOLERANCE}; it is removed"
         )
     agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return {"max_difference": difference, "agreement": agreement}
-
-
-@contextmanager
-def _quiet():
-    """Hide TensorFlow's log of the assets that it writes."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _remove(path):
-    """Remove an export, its metadata first: without it the rest is not loaded."""
-    formats.metadata_path(path).unlink(missing_ok=True)
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-
-
-def _log_probabilities(model, pixels):
-    with tf.device("CPU:0"):  # a GPU may round convolutions to 10 bits (TF32)
-        return keras.ops.log_softmax(in_float32(model)(pixels, training=False)).numpy()
-
-
-def _probabilities(network, pixels):
-    return network.predict_on_batch(pixels)["probabilities"]
-
-
-def _noise(network):
-    return np.random.default_rng(0).integers(0, 256, (4, *network.input_shape[1:]), np.uint8)
-
-
-def _size(path):
-    return sum(file.stat().st_size for file in formats.files(path))
 
 
 @contextmanager
@@ -254,8 +217,3 @@ def _converter(network):
 
 def _pixels(network):
     return tf.TensorSpec(network.input_shape, tf.uint8, name="images")
-
-
-def _write_bytes(path, content):
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)

@@ -30,12 +30,7 @@ class Runtime(NamedTuple):
 class Format(NamedTuple):
     file: str  # its file or folder in run_dir/export
     runtimes: dict[str, str]  # that read it, with their names in figures; the first by default
-    converters: tuple[str, ...] = ()  # modules that write it, beside TensorFlow
-
-    @property
-    def modules(self) -> list[str]:
-        """The modules that write the format and check what was written."""
-        return [*self.converters, RUNTIMES[next(iter(self.runtimes))].module]
+    modules: tuple[str, ...]  # that write it, and last the default runtime's
 
 
 def check_exports(exports) -> None:
@@ -117,7 +112,7 @@ def in_run_dir(run_dir) -> Iterator[Path]:
     """Give the float exports in a run_dir whose runtime is installed, what starts soonest first."""
     for name in STARTING:
         path = Path(run_dir, "export", FORMATS[name].file)
-        if path.exists() and all(map(is_installed, FORMATS[name].modules[-1:])):
+        if path.exists() and is_installed(FORMATS[name].modules[-1]):
             yield path
 
 
@@ -177,10 +172,8 @@ def _import(module):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        name = _package(module)
-        raise ValueError(
-            f"{name} is not installed ({error}): pip install -e '.[export]'"
-        ) from error
+        name, remedy = _package(module), "pip install -e '.[export]'"
+        raise ValueError(f"{name} is not installed ({error}): {remedy}") from error
 
 
 def _package(module):
@@ -189,13 +182,11 @@ def _package(module):
 
 def _open_saved_model(path):
     tf = _import("tensorflow")
-    loaded = tf.saved_model.load(path)
-    forward = loaded.signatures["pixels"]
+    loaded = tf.saved_model.load(path)  # which the function keeps: its variables live as long
 
     def run(pixels):
-        return forward(images=tf.constant(pixels))["probabilities"].numpy()
+        return loaded.signatures["pixels"](images=tf.constant(pixels))["probabilities"].numpy()
 
-    run.keeps = loaded  # its variables live as long as it does
     return run
 
 
@@ -266,15 +257,11 @@ RUNTIMES = {
     "openvino_bf16": Runtime("openvino", partial(_open_openvino, precision="bf16")),
     "litert": Runtime("ai_edge_litert", _open_litert),
 }
-OF_ONNX = {
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "openvino_bf16": "OpenVINO bf16",
-}
+OF_ONNX = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "openvino_bf16": "OpenVINO bf16"}
 FORMATS = {
-    "saved_model": Format("saved_model", {"tensorflow": "SavedModel"}),
-    "onnx": Format("model.onnx", OF_ONNX, ("onnx", "tf2onnx")),
-    "litert": Format("model.tflite", {"litert": "LiteRT"}),
-    "litert_int8": Format("model_int8.tflite", {"litert": "LiteRT int8"}),
+    "saved_model": Format("saved_model", {"tensorflow": "SavedModel"}, ("tensorflow",)),
+    "onnx": Format("model.onnx", OF_ONNX, ("onnx", "tf2onnx", "onnxruntime")),
+    "litert": Format("model.tflite", {"litert": "LiteRT"}, ("ai_edge_litert",)),
+    "litert_int8": Format("model_int8.tflite", {"litert": "LiteRT int8"}, ("ai_edge_litert",)),
 }
 STARTING = ("litert", "onnx", "saved_model")  # by the time from the shell to one answer

@@ -16,7 +16,7 @@ from kit.machine import cores
 from kit.model.folding import deployable
 
 STAGES = ("decode_resize", "forward", "total")
-PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
+PERCENTILES = (50, 90, 99)
 TURN = 10  # images in a row; a runtime's threads still spin for a while when its turn is over
 WARM_UP = 2  # untimed ones before them: the first of all also traces, allocates and chooses
 
@@ -44,12 +44,9 @@ def backends(run_dir):
 def _exported(folder, sha256):
     """Load the exports of the model of this hash: {name: network}, and a line on each unfit one."""
     networks, unfit = {}, {}
-    readers = [
-        (folder / form.file, runtime, name)
-        for form in FORMATS.values()
-        for runtime, name in form.runtimes.items()
-    ]
-    for path, runtime, name in readers:
+    readers = [(form, *reader) for form in FORMATS.values() for reader in form.runtimes.items()]
+    for form, runtime, name in readers:
+        path = folder / form.file
         if path.exists() and is_installed(RUNTIMES[runtime].module):
             try:
                 network = load(path, runtime=runtime)
@@ -68,10 +65,6 @@ def time_in_turns(backends, photos, *, latency_runs):
     The backends take turns, so that a machine that slows down does so for all. Gives milliseconds,
     {name: float64 [latency_runs, STAGES]}.
     """
-    if latency_runs < 1:
-        raise ValueError(f"latency_runs: {latency_runs} times nothing; give 1 or more")
-    if not len(photos):
-        raise ValueError("no image to time: give at least one")
     times = {name: [] for name in backends}
     for start in range(0, latency_runs, TURN):
         turn = [photos[n % len(photos)] for n in range(start, min(start + TURN, latency_runs))]
@@ -88,10 +81,12 @@ def summarise(times, *, image_size):
     {"device", "image_size", "runs", "forms": {name: {stage: {"p50", "p90", "p99"}}}, "fastest": its
     name by the median, "total": its percentiles}, in milliseconds.
     """
-    forms = {
-        name: dict(zip(STAGES, map(_percentiles, rows.T), strict=True))
-        for name, rows in times.items()
-    }
+    names = [f"p{percentile}" for percentile in PERCENTILES]
+    forms = {}
+    for name, rows in times.items():
+        columns = np.percentile(rows, PERCENTILES, axis=0).T.tolist()
+        stages = [dict(zip(names, column, strict=True)) for column in columns]
+        forms[name] = dict(zip(STAGES, stages, strict=True))
     fastest = min(forms, key=lambda name: forms[name]["total"]["p50"])
     return {
         "device": device(),
@@ -101,10 +96,6 @@ def summarise(times, *, image_size):
         "fastest": fastest,
         "total": forms[fastest]["total"],
     }
-
-
-def _percentiles(milliseconds):
-    return {name: float(np.percentile(milliseconds, q)) for name, q in PERCENTILES.items()}
 
 
 def throughput(backends, pixels, *, batches=(1, 8, 32), rounds=5):

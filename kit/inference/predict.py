@@ -4,6 +4,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from kit.data.folders import reason_to_skip
@@ -36,14 +37,18 @@ def find(photos: Iterable[str]) -> tuple[dict[str, Path], list[str]]:
     pattern that the shell has left as it was. A file that is not there is given, too.
     """
     files, others = {}, Counter()
-    for photo in photos:
-        for path in _meant(photo):
-            if path.is_dir():
-                files |= {str(file): file for file in _images(path, others)}
+    for path in chain.from_iterable(map(_meant, photos)):
+        if not path.is_dir():
+            files[str(path)] = path
+            continue
+        hidden = []
+        for file in find_photos(path, hidden=hidden):
+            if reason := reason_to_skip(file.name, "" if file.is_dir() else "file"):
+                others[reason] += 1
             else:
-                files[str(path)] = path
-    lines = [f"skipped {count}: {reason}" for reason, count in others.most_common()]
-    return files, lines
+                files[str(file)] = file
+        others["hidden"] += len(hidden)
+    return files, [f"skipped {count}: {reason}" for reason, count in others.most_common() if count]
 
 
 def answers(model: Classifier, files: dict[str, Path], count: int) -> Iterator[dict]:
@@ -51,17 +56,15 @@ def answers(model: Classifier, files: dict[str, Path], count: int) -> Iterator[d
 
     That names `count` classes. Of one that cannot be read {"photo", "problem"}.
     """
-    for rows in classify_files(model, files, count):
-        for row in rows:
-            if row["problem"]:
-                yield row
-                continue
-            named = zip(row["labels"], row["probabilities"], strict=True)
-            classes = [
-                {"label": label, "name": model.classes[label]["name"], "probability": share}
-                for label, share in named
-            ]
-            yield {"photo": row["photo"], "classes": classes}
+    for row in chain.from_iterable(classify_files(model, files, count)):
+        if row["problem"]:
+            yield row
+            continue
+        classes = [
+            {"label": label, "name": model.classes[label]["name"], "probability": share}
+            for label, share in zip(row["labels"], row["probabilities"], strict=True)
+        ]
+        yield {"photo": row["photo"], "classes": classes}
 
 
 def line(answer: dict) -> str:
@@ -84,13 +87,3 @@ def _meant(photo: str) -> list[Path]:
         return [path]
     found = glob.glob(str(path), recursive=True)  # noqa: PTH207 Path.glob takes no whole path
     return [Path(name) for name in sorted(found)] or [path]
-
-
-def _images(folder: Path, others: Counter) -> Iterator[Path]:
-    hidden = []
-    for file in find_photos(folder, hidden=hidden):
-        if reason := reason_to_skip(file.name, "" if file.is_dir() else "file"):
-            others[reason] += 1
-        else:
-            yield file
-    others["hidden"] += len(hidden)

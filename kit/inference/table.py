@@ -22,18 +22,15 @@ def check_table(predictions):
     if path.suffix not in KINDS:
         raise ValueError(f'predictions: "{path}" ends neither in .csv nor in .parquet')
     if len(os.fsencode(path.name)) > NAME_BYTES:
-        raise ValueError(
-            f'predictions: "{printable(path)}" has a name of more than {NAME_BYTES} bytes; take a '
-            "shorter one"
-        )
+        text = f'"{printable(path)}" has a name of more than {NAME_BYTES} bytes'
+        raise ValueError(f"predictions: {text}; take a shorter one")
     if path.suffix == ".parquet":
         _pyarrow()
     try:
         check_writable(path)
     except OSError as error:
-        raise OSError(
-            f'predictions: "{path}" cannot be written ({error.strerror}); name another file'
-        ) from None
+        text = f'"{path}" cannot be written ({error.strerror})'
+        raise OSError(f"predictions: {text}; name another file") from None
 
 
 def write_table(path, rows, classes, top_k, photos):
@@ -45,21 +42,20 @@ def write_table(path, rows, classes, top_k, photos):
     for rank in range(1, min(top_k, len(classes)) + 1):
         columns |= {f"label_{rank}": int, f"name_{rank}": str, f"probability_{rank}": float}
     missing = Counter(list(photos))
-    cells = (_cells(row, classes, len(columns)) for row in _counted(rows, missing))
+
+    def cells():
+        for row in rows:
+            missing[row["photo"]] -= 1
+            yield _cells(row, classes, len(columns))
+
     write = _write_csv if path.suffix == ".csv" else _write_parquet
     with replacing(path) as temporary:
-        write(temporary, cells, columns)
+        write(temporary, cells(), columns)
         if wrong := [name for name, count in missing.items() if count]:
             raise ValueError(
                 f"predictions: {len(wrong)} of {len(photos)} images have no row or several, such "
                 f"as {printable(wrong[0])}; {path} is not written: run again"
             )
-
-
-def _counted(rows, missing):
-    for row in rows:
-        missing[row["photo"]] -= 1
-        yield row
 
 
 def _cells(row, classes, count):
@@ -99,8 +95,6 @@ def _pyarrow():
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(
-            f"predictions: .parquet needs pyarrow ({error}): pip install -e '.[parquet]', or name "
-            "a .csv"
-        ) from None
+        remedy = "pip install -e '.[parquet]', or name a .csv"
+        raise ValueError(f"predictions: .parquet needs pyarrow ({error}): {remedy}") from None
     return pyarrow

@@ -64,8 +64,9 @@ def crops(image, windows, *, boxes=()):
     return figure
 
 
+@STYLE
 def mistakes(images, heats, worst, names):
-    """Draw the wrong answers of `scores.worst_mistakes`, each above its heat map.
+    """Draw the wrong answers of `scores.worst_mistakes`, each above its heat map of `gradcam`.
 
     The caption says what it is, what it was taken for and how surely.
     """
@@ -75,7 +76,10 @@ def mistakes(images, heats, worst, names):
         for one in worst
     ]
     title = "The most confident mistakes, and where the wrong class was seen"
-    return heat_maps(images, heats, captions, title=title)
+    lit = [overlay(image, heat) for image, heat in zip(images, heats, strict=True)]
+    figure = image_grid([*images, *lit], captions, columns=len(images), title=title)
+    _heat_scale(figure, figure.axes[len(images) :])
+    return figure
 
 
 def suspicious(images, rows, names):
@@ -87,16 +91,6 @@ def suspicious(images, rows, names):
     ]
     title = "Labels to be looked at: the label, and what the network takes it for"
     return image_grid(images, captions, title=title)
-
-
-@STYLE
-def heat_maps(images, heats, captions=(), *, title="Where the class was seen (Grad-CAM)"):
-    """Draw each image, and below it the same one under the heat of `gradcam`, [height, width]."""
-    pairs = zip(images, heats, strict=True)
-    panels = [*images, *(overlay(image, heat) for image, heat in pairs)]
-    figure = image_grid(panels, captions, columns=len(images), title=title)
-    _heat_scale(figure, figure.axes[len(images) :], location="bottom")
-    return figure
 
 
 def overlay(image, heat):
@@ -135,25 +129,22 @@ def predictions(originals, windows, seen, heats, answers, titles=(), *, truths=(
     rows = len(seen)
     figure, grid = new_figure(12, 3.1 * rows + 1.1, rows, 3, widths=[1.25, 1.1, 1.65])
     figure.suptitle("Predictions; the bar of the true class is dark" if truths else "Predictions")
-    titles = titles or [""] * rows
-    for row, original, window, crop, heat in zip(
-        grid, originals, windows, seen, heats, strict=True
-    ):
-        for axes in row[:2]:
+    titles = [f"true class: {truth}" for truth in truths] or titles or [""] * rows
+    drawn = zip(grid, originals, windows, seen, heats, strict=True)
+    for (whole, crop, _), original, window, pixels, heat in drawn:
+        for axes in (whole, crop):
             axes.set_axis_off()
-        _show(row[0], original)
-        _draw_boxes(row[0], original, window, LIGHT)
-        _show(row[1], overlay(crop, heat))
-    for axes, answer, title, truth in zip(
-        grid[:, 2], answers, titles, truths or [None] * rows, strict=True
-    ):
+        _show(whole, original)
+        _draw_boxes(whole, original, window, LIGHT)
+        _show(crop, overlay(pixels, heat))
+    drawn = zip(grid[:, 2], answers, titles, truths or [None] * rows, strict=True)
+    for axes, answer, title, truth in drawn:
         _draw_answer(axes, answer, truth)
-        title = title if truth is None else f"true class: {truth}"
         axes.set_title(drawable(title if len(title) <= 40 else f"…{title[-39:]}"))
     grid[0, 0].set_title("image and crop", fontsize=12, loc="center")
     grid[0, 1].set_title("evidence for the first class", fontsize=12, loc="center")
     grid[-1, -1].set_xlabel("probability")
-    _heat_scale(figure, grid[-1, 1], location="bottom")
+    _heat_scale(figure, grid[-1, 1])
     return figure
 
 
@@ -179,8 +170,8 @@ def _panels(width, height, rows=1, columns=1):
     return figure, grid
 
 
-def _heat_scale(figure, axes, location):
-    bar = figure.colorbar(ScalarMappable(cmap=HEAT), ax=axes, location=location, shrink=0.6)
+def _heat_scale(figure, axes):
+    bar = figure.colorbar(ScalarMappable(cmap=HEAT), ax=axes, location="bottom", shrink=0.6)
     bar.set_ticks([0, 1], labels=["none", "most"])
 
 

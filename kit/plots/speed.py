@@ -32,20 +32,19 @@ def latency(measured):
     """
     forms = sorted(measured["forms"].items(), key=lambda row: row[1]["total"]["p50"])
     figure, [[axes]] = new_figure(11, 2.4 + 0.5 * len(forms))
-    for place, (_, stages) in enumerate(forms):
-        left = 0
-        for stage, (words, colour) in LATENCY.items():
-            width = stages[stage]["p50"]
-            label = words if not place else None
-            axes.barh(place, width, left=left, height=0.66, color=colour, label=label)
-            left += width
-        for column, value in enumerate(stages["total"].values()):
-            _at_right(axes, column, place, f"{value:.1f}")
-    for column, mark in enumerate(forms[0][1]["total"]):
-        _at_right(axes, column, -0.9, mark)
+    names, times = zip(*forms, strict=True)
+    left = np.zeros(len(forms))
+    for stage, (words, colour) in LATENCY.items():
+        widths = [stages[stage]["p50"] for stages in times]
+        axes.barh(range(len(forms)), widths, left=left, height=0.66, color=colour, label=words)
+        left += widths
+    for column, name in enumerate(times[0]["total"]):
+        _at_right(axes, column, -0.9, name)
+        for place, stages in enumerate(times):
+            _at_right(axes, column, place, f"{stages['total'][name]:.1f}")
     if measured["image_size"] == RECIPE_SIZE:
         axes.axvline(RECIPE_MS, color=GREY, ls="--", lw=2, label="the 2018 recipe's, on a V100")
-    axes.set_yticks(range(len(forms)), [name for name, _ in forms])
+    axes.set_yticks(range(len(forms)), names)
     axes.set(xlabel="milliseconds, one image at a time", ylim=(len(forms) - 0.4, -0.6))
     size = f"{measured['image_size']} x {measured['image_size']} pixels"
     axes.set_title(f"Latency: {measured['device']}, {measured['runs']} images, {size}")

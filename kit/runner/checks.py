@@ -58,9 +58,8 @@ def _check_run_dir(run_dir, root):
     try:
         check_writable(path / "params.json")
     except OSError as error:
-        raise OSError(
-            f"run_dir: {path} cannot be written ({error.strerror}); name another"
-        ) from None
+        why = f"cannot be written ({error.strerror})"
+        raise OSError(f"run_dir: {path} {why}; name another") from None
 
 
 def _check_images(raw_dir, root):
@@ -68,9 +67,8 @@ def _check_images(raw_dir, root):
         return
     path = root / raw_dir
     if not path.is_dir() and not labels.is_table(str(path)):
-        raise FileNotFoundError(
-            f"raw_dir: {path} does not exist; name the folder of your images, or their labels.csv"
-        )
+        remedy = "name the folder of your images, or their labels.csv"
+        raise FileNotFoundError(f"raw_dir: {path} does not exist; {remedy}")
     if found := labels.find(path):
         labels.read(found, [])
 

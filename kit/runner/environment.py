@@ -23,7 +23,7 @@ print(json.dumps([
 
 
 def environment(root: Path) -> dict:
-    """Give what the run runs on: Python, platform, package versions, devices, commit."""
+    """Give what the run of the repository at `root` runs on, for environment.json."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -14,8 +14,8 @@ def parameters(recipe: str | None, overrides: Mapping) -> Iterator[str]:
     loaded = params.load(recipe, overrides, folder=Path.cwd(), source="the command line")
     meanings = params.meanings()
     for name, value in loaded.values.items():
-        shown, source = json.dumps(value, ensure_ascii=False), loaded.sources[name]
-        yield f"{name:22} {shown:24} {source:16} {meanings.get(name, '')}".rstrip()
+        told = f"{name:22} {_shown(value):24} {loaded.sources[name]:16} {meanings.get(name, '')}"
+        yield told.rstrip()
 
 
 def difference(first: str, second: str, root: Path) -> Iterator[str]:
@@ -24,10 +24,12 @@ def difference(first: str, second: str, root: Path) -> Iterator[str]:
     names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
     yield f"{len(names)} parameters differ: {first} -> {second}"
     for name in names:
-        pair = (
-            json.dumps(v[name], ensure_ascii=False) if name in v else "-" for v in (ours, theirs)
-        )
+        pair = [_shown(values[name]) if name in values else "-" for values in (ours, theirs)]
         yield f"{name:22} {' -> '.join(pair)}"
+
+
+def _shown(value) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _values(run: str, root: Path) -> dict:

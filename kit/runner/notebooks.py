@@ -51,7 +51,7 @@ def declared(notebook_path: str | Path) -> list[str]:
     """
     name = Path(notebook_path).name
     try:
-        cells = json.loads(Path(notebook_path).read_text(encoding="utf-8"))["cells"]
+        cells = _code(notebook_path)
     except (ValueError, KeyError):
         raise ValueError(f"{name}: not a Jupyter notebook; restore it from git") from None
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
@@ -60,23 +60,25 @@ def declared(notebook_path: str | Path) -> list[str]:
     return re.findall(r"^(\w+)\s*[:=]", "".join(tagged[0]["source"]), re.MULTILINE)
 
 
+def _code(notebook):
+    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
 def uses(notebook: Path) -> list[str]:
     """Give the parameters that a notebook's code uses, in the order of params.yaml.
 
     They are those that its parameters cell declares, and those of each section that it names as
     `p.section`; of all sections, where it hands over `p` itself.
     """
-    names = declared(notebook)
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    used = set(declared(notebook))
+    code = "\n".join("".join(cell["source"]) for cell in _code(notebook))
     named = set(re.findall(r"\bp\b(?!\s*=[^=])(?:\.(\w+))?", code)) - {"table"}
     if "training" in named:
         named = named - {"training"} | set(params.TRAINING)
-    sections = named if named <= set(params.SECTIONS) else params.SECTIONS
-    fields = {
-        field.name for name in sections for field in dataclasses.fields(params.SECTIONS[name])
-    }
-    return [name for name in params.read_params() if name in fields or name in names]
+    for section in named if named <= set(params.SECTIONS) else params.SECTIONS:
+        used |= {field.name for field in dataclasses.fields(params.SECTIONS[section])}
+    return [name for name in params.read_params() if name in used]
 
 
 def execute_all(
@@ -137,19 +139,16 @@ def _duration(seconds: float) -> str:
 
 def executed_before(tasks: Mapping[Path, dict], run_dir: Path) -> int:
     """Give how many of these notebooks the same run has executed before it was interrupted."""
-    progress = run_dir / PROGRESS
     with contextlib.suppress(OSError, ValueError):  # none, or one that a full disk has cut off
-        found = read_json(progress, {"run": list, "executed": int}, remedy="")
+        found = read_json(run_dir / PROGRESS, {"run": list, "executed": int}, remedy="")
         return found["executed"] if found["run"] == identity(tasks) else 0
     return 0
 
 
 def identity(tasks: Mapping[Path, dict]) -> list[str]:
     """Give a hash of each notebook and the values that it uses."""
-    return [
-        hashlib.sha256(path.read_bytes() + json.dumps(used).encode()).hexdigest()
-        for path, used in tasks.items()
-    ]
+    read = [path.read_bytes() + json.dumps(used).encode() for path, used in tasks.items()]
+    return [hashlib.sha256(data).hexdigest() for data in read]
 
 
 def execute(notebook: Path, output: Path, given: Mapping, root: Path, forwarder=None) -> None:
@@ -250,8 +249,7 @@ def _last_drawn(line: str) -> str:
 
 
 def _failure(output: Path, lines: Sequence[str]) -> str:
-    cells = json.loads(output.read_text(encoding="utf-8"))["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code" and cell["source"]]
-    started = sum(bool(cell["metadata"]["papermill"]["start_time"]) for cell in code)
+    code = [cell["metadata"]["papermill"] for cell in _code(output) if cell["source"]]
+    started = sum(bool(cell["start_time"]) for cell in code)
     where = f"{output.stem} failed in cell [{started}]; executed so far: {output}"
     return "\n".join([where, *lines])

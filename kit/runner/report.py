@@ -11,6 +11,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from kit import params
+from kit.evaluation.model_card import measured, read
 from kit.files import replacing
 from kit.runner import notebooks, summary
 
@@ -108,7 +109,7 @@ def _front(run_dir: Path, contents: list[str]) -> Iterator[str]:
             image = f'<img alt="{shows}" src="data:image/png;base64,{data}">'
             yield f"<figure>{image}<figcaption>{shows}</figcaption></figure>"
     yield f"<h2>Contents</h2><nav>{_list(contents)}</nav>"
-    recorded = summary.read(run_dir / "params.json")
+    recorded = read(run_dir / "params.json")
     if sources := recorded.get("sources"):
         values = {name: recorded[name] for name in sources}
         table = params.Table(values, sources)._repr_html_()
@@ -117,8 +118,8 @@ def _front(run_dir: Path, contents: list[str]) -> Iterator[str]:
 
 def _current_figures(run_dir: Path) -> set[str]:
     """Name the figures that are of this model: what is left of an earlier one is not shown."""
-    evaluation = summary.of_model(run_dir, "evaluation.json")
-    drawn = {"latency": summary.of_model(run_dir, "latency.json"), "confusion": evaluation}
+    evaluation = measured(run_dir, "evaluation.json")
+    drawn = {"latency": measured(run_dir, "latency.json"), "confusion": evaluation}
     drawn |= {"mistakes": evaluation.get("worst_mistakes"), "one_vs_rest": evaluation.get("curves")}
     return {"accuracy", "loss"} | {name for name, found in drawn.items() if found}
 

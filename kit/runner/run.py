@@ -1,8 +1,7 @@
 """python -m kit run: execute the notebooks in order, with checked parameters, and keep a record.
 
-The folder `run_dir` then holds the executed notebooks, report.html, params.json (every resolved
-value and where it comes from) and environment.json (what they ran on). The notebooks themselves
-stay as they are.
+`run_dir` then holds the executed notebooks, report.html, params.json (every resolved value and
+where it comes from) and environment.json (what they ran on).
 """
 
 import contextlib
@@ -50,13 +49,13 @@ def plan(options, root: Path) -> tuple[params.Parameters, dict[Path, dict]]:
 
     Raises ValueError with everything that is wrong and can be known without TensorFlow.
     """
-    given = {"folder": Path.cwd(), "source": GIVEN}
-    values, *_ = params.resolve(options.recipe, options.parameters, **given)
+    here, recipe, given = Path.cwd(), options.recipe, options.parameters
+    values, *_ = params.resolve(recipe, given, here, GIVEN)
     chosen = notebooks.select(root / "notebooks", options.only)
     tasks = {path: {name: values[name] for name in notebooks.uses(path)} for path in chosen}
     problems = list(checks.problems(tasks, values["run_dir"], root))
     try:
-        p = params.load(options.recipe, options.parameters, **given)
+        p = params.load(recipe, given, folder=here, source=GIVEN)
     except ValueError as error:
         problems = str(error).splitlines() + problems
     if problems:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kit.data import manifest, storage
 from kit.data.cells import original
-from kit.evaluation import tables
-from kit.files import read_json
+from kit.evaluation import model_card, tables
+from kit.evaluation.model_card import read
 
 SHOWN = 3  # predictions
 
@@ -17,11 +17,8 @@ def lines(run_dir: Path) -> list[str]:
     """Say where things are, what was measured, and what the model sees in a few images."""
     places = {"executed notebooks": "notebooks", "figures": "figures", "report": "report.html"}
     rows = [(name, run_dir / place) for name, place in places.items()]
-    rows += [
-        *prepared(run_dir),
-        *measured(run_dir),
-        *(("prediction", text) for text in predictions(run_dir)),
-    ]
+    rows += [*prepared(run_dir), *measured(run_dir)]
+    rows += [("prediction", text) for text in predictions(run_dir)]
     return [f"{name + ':':20}{text}" for name, text in rows]
 
 
@@ -61,7 +58,7 @@ def prepared(run_dir: Path) -> Iterator[tuple[str, str]]:
 
 def measured(run_dir: Path) -> Iterator[tuple[str, str]]:
     """Give name and value of what was measured: nothing of an earlier model."""
-    if found := of_model(run_dir, "evaluation.json"):
+    if found := model_card.measured(run_dir, "evaluation.json"):
         yield "accuracy", _accuracy(found)
         if macro := found.get("macro"):
             yield "by class", f"{tables.macro(macro)} (averages over the classes)"
@@ -69,7 +66,7 @@ def measured(run_dir: Path) -> Iterator[tuple[str, str]]:
             yield "test split", _accuracy(test)
         if doubtful := found.get("suspicious_labels", {}).get("images"):
             yield "labels", f"the model doubts {doubtful:,} of {found['images']:,} (notebook 03)"
-    if found := of_model(run_dir, "latency.json"):
+    if found := model_card.measured(run_dir, "latency.json"):
         yield "latency", f"{found['total']['p50']:.1f} ms for one image (median)"
     if found := read(run_dir / "throughput.json"):
         rate = found["images_per_second"]["input"]
@@ -86,7 +83,7 @@ def _accuracy(found: dict) -> str:
 def predictions(run_dir: Path) -> Iterator[str]:
     """Say what the model sees in the first images of photos.csv, which precedes latency.json."""
     path = run_dir / "photos.csv"
-    if not path.exists() or not of_model(run_dir, "latency.json"):
+    if not path.exists() or not model_card.measured(run_dir, "latency.json"):
         return
     with path.open(encoding="utf-8", newline="") as file:
         readable = (row for row in csv.DictReader(file) if not row["problem"])
@@ -97,15 +94,3 @@ def predictions(run_dir: Path) -> Iterator[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def of_model(run_dir: Path, name: str) -> dict:
-    """Read a file of measurements; empty where it is absent or of another model."""
-    found = read(run_dir / name)
-    return found if found.get("model") == read(run_dir / "model.json").get("sha256", "") else {}
-
-
-def read(path: Path) -> dict:
-    """Read a JSON file; empty where there is none."""
-    remedy = "delete it, and run the notebook that writes it again"
-    return read_json(path, remedy=remedy) if path.exists() else {}

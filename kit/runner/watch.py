@@ -1,6 +1,5 @@
 """The curves of a training that another process runs, in a notebook that only looks."""
 
-import csv
 import os
 import socket
 import time
@@ -8,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kit import locks, plots
+from kit.evaluation.model_card import read_history
 from kit.notebook import is_interactive
 from kit.training import run_state
 
@@ -53,7 +53,7 @@ def owner_of(run_dir):
 
 def draw(run_dir, owner, shown):
     """Update the displays: a line on who trains and how far, and the curves so far."""
-    rows = history(run_dir)
+    rows = read_history(run_dir)
     text = f"{owner} trains in {run_dir}; {len(rows)} epochs are done"
     if rows and "val_top1" in rows[-1]:
         text += f", validation {float(rows[-1]['val_top1']):.1%}"
@@ -61,12 +61,3 @@ def draw(run_dir, owner, shown):
     for display, quantity in zip(shown[1:], CURVES, strict=True):
         if rows:
             display.update(plots.curves(rows, quantity))
-
-
-def history(run_dir):
-    """List the rows of history.csv, which is written anew, whole, after each epoch."""
-    path = Path(run_dir, "history.csv")
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
