@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 from kit.evaluation.one_vs_rest import one_vs_rest
 
 AVERAGED = ("precision", "f1", "roc_auc", "average_precision")
-MACRO = {"balanced_accuracy": "recall"} | {name: name for name in AVERAGED}  # mean: of what
+MACRO = {"balanced_accuracy": "recall"} | {name: name for name in AVERAGED}  # average: of what
 
 
 def evaluate(labels, logits, classes):
@@ -148,9 +148,11 @@ def _check(labels, logits, classes):
 
 
 def _class_row(names, images, predicted, correct, right):
-    """Give the scores of a class of so many images, of which `right` are among the `predicted`."""
-    row = {"wnid": names["wnid"], "name": names["name"], "images": int(images)}
-    row |= {"correct": int(correct)}
+    """Give the scores of a class, from numbers of images: its own; those predicted so; its own that
+    are correct, where a tie is no hit; its own that are predicted so.
+    """
+    row = {"wnid": names["wnid"], "name": names["name"]}
+    row |= {"images": int(images), "correct": int(correct)}
     if not images:
         return row | dict.fromkeys(("top1", "low", "high", "precision", "recall", "f1"))
     low, high = wilson_interval(correct, images)

@@ -118,9 +118,8 @@ def in_run_dir(run_dir) -> Iterator[Path]:
 
 def check_same_model(metadata, run_dir) -> None:
     """Raise ValueError unless an export's metadata is of the model in `run_dir`."""
-    ours = read_metadata(Path(run_dir, "model.json"))
-    sha256 = ours.get("sha256") or hash_file(Path(run_dir, "model.keras"))  # of older kits
-    if (metadata.get("sha256"), metadata["classes"]) != (sha256, ours["classes"]):
+    ours = read_metadata(Path(run_dir, "model.json"), SIZES | {"sha256": str})
+    if (metadata.get("sha256"), metadata["classes"]) != (ours["sha256"], ours["classes"]):
         raise ValueError(f"it is of another model than {run_dir} holds; {REMEDY}")
 
 

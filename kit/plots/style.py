@@ -57,16 +57,9 @@ def new_figure(width, height, rows=1, columns=1, *, sharey=False, widths=None):
 
     Closed at once, so that a notebook shows it once: as the value of its cell.
     """
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(width, height),
-        layout="constrained",
-        sharey=sharey,
-        width_ratios=widths,
-        squeeze=False,
-    )
+    figure = plt.figure(figsize=(width, height), layout="constrained")
     plt.close(figure)
+    axes = figure.subplots(rows, columns, sharey=sharey, width_ratios=widths, squeeze=False)
     return figure, axes
 
 
