@@ -4,6 +4,7 @@ The program, for test_resume_kill.py, forks before TensorFlow computes anything:
 a second instead of an import.
 """
 
+import csv
 import functools
 import json
 import os
@@ -206,9 +207,10 @@ def same(whole, cut):
 
 def history(run_dir):
     """Give the rows of history.csv without what is measured by the clock."""
-    lines = [line.split(",") for line in (run_dir / "history.csv").read_text().splitlines()]
-    timed = {lines[0].index(name) for name in ("images_per_second", "input_wait")}
-    return [[text for i, text in enumerate(line) if i not in timed] for line in lines]
+    with (run_dir / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    timed = ("images_per_second", "input_wait")
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The published recipes: read, checked, and each trained for two epochs as its notebook does it."""
 
-import csv
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from kit.pipeline import dataset
 from kit.prep import demo
 from tests.images import prepare
 from tests.networks import network
+from tests.small_training import history
 
 RECIPES = sorted(path.stem for path in params.RECIPES.glob("*.yaml"))
 PUBLISHED = sorted({*RECIPES} - {"demo", "folder"})
@@ -146,19 +146,12 @@ def trained(name, root):
     return root / name
 
 
-def history(run_dir):
-    with (Path(run_dir) / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    timed = ("images_per_second", "input_wait")
-    return [{key: value for key, value in row.items() if key not in timed} for row in rows]
-
-
 @pytest.mark.slow
 @each
 def test_two_epochs_under_two_replicas_leave_the_model_that_was_validated(name, root, capsys):
     given = small(name, root)
     assert kit_run(name, given) == 0, capsys.readouterr().err
-    rows = history(given["run_dir"])
+    rows = history(Path(given["run_dir"]))
     assert len(rows) == 2
     assert all(math.isfinite(float(row["loss"])) for row in rows)
     assert ("the last layer, which starts anew" in capsys.readouterr().out) == (name == "finetune")
@@ -211,7 +204,7 @@ def test_a_recipe_that_is_cut_ends_as_the_one_that_was_not(name, root, capsys):
     watch.join()
     assert kit_run(name, given) == 0, capsys.readouterr().err
     assert "goes on after step" in capsys.readouterr().err
-    assert history(given["run_dir"]) == history(whole)
+    assert history(Path(given["run_dir"])) == history(whole)
     models = [classifier.load_model(run_dir)[0] for run_dir in (given["run_dir"], whole)]
     for ours, theirs in zip(*[model.get_weights() for model in models], strict=True):
         np.testing.assert_array_equal(ours, theirs)
