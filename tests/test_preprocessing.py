@@ -92,11 +92,18 @@ def test_the_short_side_is_reached_and_the_aspect_kept(height, width, expected):
     assert ours.shape == (*expected, 3)
 
 
-@pytest.mark.parametrize("margin", [0, 1, 2, 7])
-def test_the_centre_is_cut(margin):
-    image = photograph(20 + margin, 31)
-    ours = everywhere(lambda x: preprocessing.centre_crop(x, 20), image)
-    top = margin // 2
+def test_antialiased_sides_are_cut_to_whole_pixels_as_torchvisions():
+    image = photograph(327, 503)  # 100 x 153.8 pixels
+    ours = everywhere(lambda x: preprocessing.resize_short_side(x, 100, antialias=True), image)
+    assert ours.shape == (100, 153, 3)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("margin", [0, 1, 2, 3, 5, 7])
+def test_the_centre_is_cut(margin, antialias):
+    image = photograph(20 + margin, 30)
+    ours = everywhere(lambda x: preprocessing.centre_crop(x, 20, antialias), image)
+    top = round(margin / 2) if antialias else margin // 2  # Python's round, as in torchvision
     np.testing.assert_array_equal(ours, image[top : top + 20, 5:25])
 
 
@@ -162,6 +169,10 @@ def evaluate(encoded, size):
 def test_evaluation_window_is_what_is_cut():
     found = evaluation_crop.evaluation_window(240, 320, image_size=64, resize_side=73)
     np.testing.assert_allclose(found, [4 / 73, 16 / 97, 68 / 73, 80 / 97])
+    found = evaluation_crop.evaluation_window(
+        240, 322, image_size=64, resize_side=71, antialias=True
+    )
+    np.testing.assert_allclose(found, [4 / 71, 16 / 95, 68 / 71, 80 / 95])  # of 71 x 95.26 pixels
     whole = evaluation_crop.evaluation_window(50, 50, image_size=64, resize_side=64)
     np.testing.assert_array_equal(whole, [0, 0, 1, 1])
 

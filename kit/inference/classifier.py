@@ -173,8 +173,7 @@ class Classifier:
         That is [ymin, xmin, ymax, xmax], shares of its sides. Raises as `image` does.
         """
         pixels = _naming(lambda data: decode_jpeg(prepare_for(self.metadata, data)), photo)
-        sides = {name: self.sizes[name] for name in ("image_size", "resize_side")}
-        return pixels, evaluation_window(*pixels.shape[:2], **sides)
+        return pixels, evaluation_window(*pixels.shape[:2], **self.sizes)
 
     def decode(self, data):
         """Give `image` of encoded bytes; ValueError with the bare reason."""

@@ -20,14 +20,15 @@ def evaluation_square(encoded, *, image_size, resize_side, antialias=False):
     and as `resized_sides` does.
     """
     pixels = decode_jpeg(encoded)
-    sides = resized_sides(*pixels.shape[:2], resize_side)
+    sides = resized_sides(*pixels.shape[:2], resize_side, antialias)
+    begin = centre(sides, image_size, antialias)
     if antialias:
-        for side in sides:  # the rows, then, with the axes exchanged, the columns
-            pixels = _averages(pixels, (side - image_size) // 2, image_size, side).swapaxes(0, 1)
+        for first, side in zip(begin, sides, strict=True):  # the rows, then the columns as rows
+            pixels = _averages(pixels, first, image_size, side).swapaxes(0, 1)
         return np.rint(pixels).astype(np.uint8)
     (above, below, down), (left, right, across) = (
-        _neighbours((new - image_size) // 2, image_size, old, new)
-        for old, new in zip(pixels.shape, sides, strict=False)
+        _neighbours(first, image_size, old, new)
+        for first, old, new in zip(begin, pixels.shape, sides, strict=False)
     )
     rows = pixels[above[0] : below[-1] + 1]  # none twice, as neighbours share rows
     start, end = (rows.take(columns, axis=1).astype(np.float32) for columns in (left, right))
@@ -61,26 +62,39 @@ def _pixels(picture):
     return pixels
 
 
-def evaluation_window(height, width, *, image_size, resize_side):
+def evaluation_window(height, width, *, image_size, resize_side, antialias=False):
     """Give what evaluation cuts: float64 [ymin, xmin, ymax, xmax], shares of the image."""
-    sides = np.array(short_side_size(height, width, resize_side))
-    begin = (sides - image_size) // 2
+    sides = np.array(short_side_size(height, width, resize_side, antialias))
+    begin = centre(sides, image_size, antialias)
     return np.concatenate([begin, begin + image_size]) / np.tile(sides, 2)
 
 
-def resized_sides(height, width, resize_side):
+def resized_sides(height, width, resize_side, antialias=False):
     """Give int [height, width] of the resized image; ValueError as `check_sides` raises."""
     check_sides(height, width)
-    return np.array(short_side_size(height, width, resize_side), int)
+    return np.array(short_side_size(height, width, resize_side, antialias), int)
 
 
-def short_side_size(height, width, side, math=np):
-    """Give (height, width) when the short side becomes `side`, each to the nearest pixel, float64.
+def short_side_size(height, width, side, antialias=False, math=np):
+    """Give (height, width) when the short side becomes `side`, float64.
 
-    `math` is tf.math for tensors.
+    The long one is rounded to the nearest pixel; with `antialias` it is cut off to whole pixels, as
+    in torchvision's Resize. `math` is tf.math for tensors.
     """
-    scale = side / math.minimum(height, width)
-    return math.rint(height * scale), math.rint(width * scale)
+    short = math.minimum(height, width)
+    if antialias:
+        return math.floor(side * height / short), math.floor(side * width / short)
+    return math.rint(height * (side / short)), math.rint(width * (side / short))
+
+
+def centre(sides, size, antialias=False):
+    """Give where the central `size` pixels of `sides` begin, integers like those.
+
+    Half of an odd margin is rounded down; with `antialias` to the even number, as in torchvision's
+    CenterCrop.
+    """
+    margin = sides - size
+    return margin // 2 + (margin % 4 // 3 if antialias else 0)
 
 
 def _neighbours(begin, count, old, new):

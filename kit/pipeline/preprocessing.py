@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kit.data.images import MAX_ASPECT
-from kit.pipeline.evaluation_crop import decode_jpeg, resized_sides, short_side_size
+from kit.pipeline.evaluation_crop import centre, decode_jpeg, resized_sides, short_side_size
 
 ACCURATE = "INTEGER_ACCURATE"  # of libjpeg's transforms
 
@@ -39,7 +39,7 @@ def evaluation_image(encoded, *, image_size, resize_side, antialias=False):
     with tf.control_dependencies([tf.debugging.Assert(~strip, ["a strip of", sides, "pixels"])]):
         image = tf.identity(image)
     image = resize_short_side(image, resize_side, antialias)
-    return centre_crop(image, image_size)
+    return centre_crop(image, image_size, antialias)
 
 
 def decode(encoded):
@@ -64,10 +64,10 @@ def evaluation_pixels(encoded, *, image_size, resize_side, antialias=False):
     `resized_sides` does.
     """
     image = decode_jpeg(encoded)
-    sides = resized_sides(*image.shape[:2], resize_side)
+    sides = resized_sides(*image.shape[:2], resize_side, antialias)
     with tf.device("CPU:0"):
         resized = _bilinear(image[np.newaxis], sides, antialias)
-    top, left = (sides - image_size) // 2
+    top, left = centre(sides, image_size, antialias)
     square = resized.numpy()[0, top : top + image_size, left : left + image_size]
     return np.rint(square).astype(np.uint8)
 
@@ -138,18 +138,16 @@ def window_boxes(windows, shape):
 
 
 def resize_short_side(image, resize_side, antialias=False):
-    """Resize to a short side of `resize_side`, keeping the aspect ratio to the nearest pixel."""
+    """Resize to a short side of `resize_side`, keeping the aspect ratio to a pixel."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
-    size = tf.cast(short_side_size(height, width, resize_side, tf.math), tf.int32)
+    size = tf.cast(short_side_size(height, width, resize_side, antialias, tf.math), tf.int32)
     return resize(image, *tf.unstack(size), antialias)
 
 
-def centre_crop(image, size):
-    """Cut the central [size, size]; of an odd margin the larger half is below and at the right."""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    image = tf.image.crop_to_bounding_box(
-        image, (height - size) // 2, (width - size) // 2, size, size
-    )
+def centre_crop(image, size, antialias=False):
+    """Cut the central [size, size], from where `centre` says."""
+    top, left = tf.unstack(centre(tf.shape(image)[:2], size, antialias))
+    image = tf.image.crop_to_bounding_box(image, top, left, size, size)
     image.set_shape([size, size, 3])
     return image
 
