@@ -38,8 +38,13 @@ def evaluation_image(encoded, *, image_size, resize_side, antialias=False):
     strip = tf.reduce_max(sides) > MAX_ASPECT * tf.reduce_min(sides)
     with tf.control_dependencies([tf.debugging.Assert(~strip, ["a strip of", sides, "pixels"])]):
         image = tf.identity(image)
+    return resized_and_centre(image, image_size, resize_side, antialias)[1]
+
+
+def resized_and_centre(image, image_size, resize_side, antialias=False):
+    """Bring the short side of a decoded image to `resize_side`: that image, and its centre."""
     image = resize_short_side(image, resize_side, antialias)
-    return centre_crop(image, image_size, antialias)
+    return image, centre_crop(image, image_size, antialias)
 
 
 def decode(encoded):
