@@ -23,7 +23,7 @@ from kit.model.metadata import sizes_of
 from kit.model.sections import PRETRAINED
 from kit.pipeline.dataset import evaluation_dataset
 from kit.prep import devkit, imagenet, listing, splits, writer
-from kit.prep.index import Image, Index
+from kit.prep.reading import Image, Index
 from kit.training import trainer
 from kit.training.step import training_model
 

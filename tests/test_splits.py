@@ -9,7 +9,7 @@ from images import class_folders, index_of, jpeg, prepare
 
 from kit.data.manifest import class_counts, read_manifest, shard_paths
 from kit.prep import splits
-from kit.prep.index import Image
+from kit.prep.reading import Image
 from kit.prep.verify import verify
 
 IMAGE = jpeg(8, 8)

@@ -12,7 +12,7 @@ from test_writer import write
 from kit.data import manifest
 from kit.files import SEAL, seal, write_json
 from kit.prep.examples import encode_example
-from kit.prep.verify import MIXED_DEVIATIONS, deviations, verify
+from kit.prep.verify import UNMIXED, is_unmixed, verify
 
 
 def write_others(data_dir, names, labels, first=1):
@@ -237,25 +237,21 @@ def test_folder_without_shards_is_named(tmp_path):
 # Chi-square
 
 
-@pytest.mark.parametrize(("classes", "records"), [(10, 100), (1000, 1251), (1000, 390)])
-def test_deviations_agree_with_chi_squares_own_distribution(classes, records):
-    rng = np.random.default_rng(classes)
-    totals = np.full(classes, 1280)
-    for _ in range(20):
-        histogram = rng.multinomial(records, totals / totals.sum())
-        probability = stats.chisquare(histogram).pvalue
-        assert deviations(histogram, totals) == pytest.approx(stats.norm.isf(probability), abs=0.05)
-
-
 def test_threshold_is_crossed_by_a_shard_of_one_class_of_ten_from_8_records_on():
-    totals = np.full(10, 1000)
     for records, unmixed in ((7, False), (8, True)):
-        histogram = [records, *[0] * 9]
-        assert (deviations(histogram, totals) > MIXED_DEVIATIONS) == unmixed
+        assert is_unmixed([records, *[0] * 9], [1000] * 10) == unmixed
+        degrees, expected = 9, records / 10
+        chi_square = (records - expected) ** 2 / expected + 9 * expected
+        assert (stats.chi2.sf(chi_square, degrees) < UNMIXED) == unmixed
 
 
 def test_no_mixed_shard_of_imagenets_size_is_accused():
     rng = np.random.default_rng(0)
     totals = np.full(1000, 1280)
-    found = [deviations(rng.multinomial(1251, totals / totals.sum()), totals) for _ in range(1024)]
-    assert max(found) < MIXED_DEVIATIONS - 1
+    shards = rng.multinomial(1251, totals / totals.sum(), size=1024)
+    assert not any(is_unmixed(histogram, totals) for histogram in shards)
+
+
+def test_a_shard_of_no_record_or_a_split_of_one_class_is_not_accused():
+    assert not is_unmixed([0, 0], [5, 5])
+    assert not is_unmixed([5], [10])

@@ -58,7 +58,7 @@ def main(root):
     listing.has_classes = lambda where: False
     listing.list_flat = lambda where, skipped: files("ILSVRC2012_val", 50_000, 0)
     imagenet.box_finder, imagenet.label_validation = box_finder, label_validation
-    places = imagenet.Locations("imagenet archives", TAR, "val", "boxes.tar.gz")
+    places = imagenet.Locations("imagenet archives", "boxes.tar.gz", TAR, "val")
     imagenet.locate = lambda root: places
     before = memory("VmRSS")
     index = index_of(root)

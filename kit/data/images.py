@@ -27,14 +27,11 @@ BACKGROUND = (255, 255, 255)  # behind transparent pixels: white, as most viewer
 
 # What Pillow may try: its other formats include some that run other programs (EPS).
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
-HEIC_REMEDY = "HEIC, for which pillow-heif is missing: pip install -e '.[heic]'"
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # "brands"
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, without a name, and so
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 Image.core.set_block_size(2**26)  # bytes; smaller blocks stay with the thread that has freed them
-PngImagePlugin.MAX_TEXT_CHUNK = (
-    2**26
-)  # bytes of a text or profile; Pillow's is 1 MiB: editors' exceed it
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # bytes of a text or profile; editors exceed Pillow's 1 MiB
 # What libjpeg prints, without a name, of a JPEG that it decodes nevertheless (its jerror.h).
 COMPLAINT = re.compile(
     "^(?:Corrupt JPEG|Premature end|Inconsistent progr|Invalid SOS|Unknown Adobe|Warning: ).*", re.M
@@ -96,9 +93,8 @@ def read_header(data: bytes) -> Header:
             header = Header(picture.format, picture.height, picture.width, bands)
     check_sides(header.height, header.width)
     if header.format == "WEBP" and header.height * header.width > MAX_PIXELS // 2:
-        raise ValueError(
-            f"a WebP of more than {MAX_PIXELS // 2:,} pixels"
-        )  # decoded thrice at once
+        # which is decoded thrice at once
+        raise ValueError(f"a WebP of more than {MAX_PIXELS // 2:,} pixels")
     return header
 
 
@@ -225,7 +221,8 @@ def shrink(encoded: bytes, *, short_side, quality) -> bytes:
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise ValueError("empty file")
-    formats = _formats(data)
+    is_heif = data[4:8] == b"ftyp" and data[8:12] in HEIF and b"avif" not in data[8:64]
+    formats = _heif() if is_heif else FORMATS
     try:
         return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
@@ -237,18 +234,15 @@ def _open(data: bytes) -> Image.Image:
         raise ValueError(f"not an image that can be read ({reason})") from error
 
 
-def _formats(data: bytes) -> tuple[str, ...]:
-    is_heif = data[4:8] == b"ftyp" and data[8:12] in HEIF and b"avif" not in data[8:64]
-    return _heif() if is_heif else FORMATS
-
-
 @functools.cache
 def _heif() -> tuple[str, ...]:
     """Let Pillow read HEIC; ValueError with the remedy where the package is missing."""
     try:
         import pillow_heif
     except ImportError:
-        raise ValueError(HEIC_REMEDY) from None
+        raise ValueError(
+            "HEIC, for which pillow-heif is missing: pip install -e '.[heic]'"
+        ) from None
     pillow_heif.register_heif_opener()
     return ("HEIF",)
 

@@ -143,13 +143,11 @@ def _check(manifest: dict) -> None:
     """Raise ValueError unless the manifest is as it was written, and its counts agree."""
     for split, part in manifest["splits"].items():
         check_form(part, SPLIT, f"splits: {split}")
-    shards = [shard for part in manifest["splits"].values() for shard in part["shards"]]
-    names = Counter(shard["name"] for shard in shards)
-    if twice := [name for name in names if names[name] > 1]:
-        raise ValueError(f"{twice[0]} is listed twice")
-    for split, part in manifest["splits"].items():
         for shard in part["shards"]:
             _check_shard(shard, split, len(manifest["classes"]))
+        names = Counter(shard["name"] for shard in part["shards"])
+        if twice := [name for name in names if names[name] > 1]:
+            raise ValueError(f"{twice[0]} is listed twice")
         if part["images"] != sum(shard["records"] for shard in part["shards"]):
             raise ValueError(f"{split}: {part['images']} images are not those of its shards")
     check_seal(manifest)

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,14 +150,13 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def _entry(entry: os.DirEntry) -> Entry:
-    try:
-        kind = "folder" if entry.is_dir() else "file" if entry.is_file() else ""
-        size, changed = 0, 0
-        if kind == "file":
-            size, changed = (found := entry.stat()).st_size, found.st_mtime_ns
-    except OSError:  # renamed since by another process; a link to itself; behind a closed folder
-        kind, size, changed = "", 0, 0
-    return Entry(entry.name, entry.path, kind, size, changed)
+    with suppress(OSError):  # renamed since by another process; a link to itself; a closed folder
+        if entry.is_dir():
+            return Entry(entry.name, entry.path, "folder", 0)
+        if entry.is_file():
+            found = entry.stat()
+            return Entry(entry.name, entry.path, "file", found.st_size, found.st_mtime_ns)
+    return Entry(entry.name, entry.path, "", 0)
 
 
 def _state(item: dict) -> str:

@@ -18,46 +18,27 @@ class Published(NamedTuple):
     source: str
 
 
-NVIDIA = "NVIDIA/DeepLearningExamples"
-MLPERF = "mlcommons/training_results_v3.0"
+NVIDIA = "NVIDIA/DeepLearningExamples 1d4211f"
+READ_ME = "TensorFlow/Classification/ConvNets/resnet50v1.5/README.md"
+DGX_1 = (
+    "DGX-1, container tensorflow-19.05-py3: NVIDIA/DeepLearningExamples 0663b67, "
+    "TensorFlow/Classification/RN50v1.5/README.md"
+)
+DGX_1_XLA = f"DGX-1, container tensorflow-20.06-tf1-py3, XLA: {NVIDIA}, {READ_ME}"
+DGX_A100 = f"DGX A100, container tensorflow-20.06-tf1-py3, XLA: {NVIDIA}, {READ_ME}"
+DGX_H100 = (
+    "DGX H100, MLPerf Training 3.0, MXNet, median of epochs 23 to 35: "
+    "mlcommons/training_results_v3.0 9f08e30, "
+    "NVIDIA/results/dgxh100_ngc23.04_mxnet/resnet/result_0.txt (tracked_stats)"
+)
 # ResNet-50 v1.5 in training, 224 pixels. Mixed precision is float16 there; no rate in bfloat16, and
 # none of an H100 in float32 or TF32, was found published.
 PUBLISHED = (
-    Published(
-        "V100 16 GB",
-        "float32",
-        {1: 364.9, 4: 1419.4, 8: 2778.5},
-        f"DGX-1, container tensorflow-19.05-py3: {NVIDIA} 0663b67, "
-        "TensorFlow/Classification/RN50v1.5/README.md",
-    ),
-    Published(
-        "V100 16 GB",
-        "mixed",
-        {1: 1270, 8: 9510},
-        f"DGX-1, container tensorflow-20.06-tf1-py3, XLA: {NVIDIA} 1d4211f, "
-        "TensorFlow/Classification/ConvNets/resnet50v1.5/README.md",
-    ),
-    Published(
-        "A100 40 GB",
-        "TF32",
-        {1: 909, 8: 7000},
-        f"DGX A100, container tensorflow-20.06-tf1-py3, XLA: {NVIDIA} 1d4211f, "
-        "TensorFlow/Classification/ConvNets/resnet50v1.5/README.md",
-    ),
-    Published(
-        "A100 40 GB",
-        "mixed",
-        {1: 2375, 8: 17400},
-        f"DGX A100, container tensorflow-20.06-tf1-py3, XLA: {NVIDIA} 1d4211f, "
-        "TensorFlow/Classification/ConvNets/resnet50v1.5/README.md",
-    ),
-    Published(
-        "H100 80 GB",
-        "mixed",
-        {8: 56056},
-        f"DGX H100, MLPerf Training 3.0, MXNet, median of epochs 23 to 35: {MLPERF} 9f08e30, "
-        "NVIDIA/results/dgxh100_ngc23.04_mxnet/resnet/result_0.txt (tracked_stats)",
-    ),
+    Published("V100 16 GB", "float32", {1: 364.9, 4: 1419.4, 8: 2778.5}, DGX_1),
+    Published("V100 16 GB", "mixed", {1: 1270, 8: 9510}, DGX_1_XLA),
+    Published("A100 40 GB", "TF32", {1: 909, 8: 7000}, DGX_A100),
+    Published("A100 40 GB", "mixed", {1: 2375, 8: 17400}, DGX_A100),
+    Published("H100 80 GB", "mixed", {8: 56056}, DGX_H100),
 )
 
 

@@ -86,7 +86,7 @@ def equalize(pixels):
 
 def rotate(pixels, degrees, fill):
     """Rotate around the centre, counterclockwise."""
-    height, width = _size(pixels)
+    height, width = tf.unstack(tf.cast(tf.shape(pixels)[:2], tf.float32))
     angle = degrees * (math.pi / 180)
     cos, sin = tf.cos(angle), tf.sin(angle)
     x, y = width / 2, height / 2
@@ -152,8 +152,3 @@ def _rows(pixels):
     """Give the pixels as [height, 3 * width], and the width."""
     height, width = tf.unstack(tf.shape(pixels)[:2])
     return tf.reshape(pixels, [height, 3 * width]), width
-
-
-def _size(pixels):
-    height, width = tf.unstack(tf.shape(pixels)[:2])
-    return tf.cast(height, tf.float32), tf.cast(width, tf.float32)

@@ -65,11 +65,6 @@ class Resolution(Section):
         """The side of the evaluation's centre crop."""
         return self.evaluation_size or self.image_size
 
-    @property
-    def last_trained(self) -> int:
-        """The side of the training images in the last epochs."""
-        return self.training_sizes[-1][1] if self.training_sizes else self.image_size
-
     def conflicts(self):
         if self.evaluated > self.resize_side:
             name = "evaluation_size" if self.evaluation_size else "image_size"

@@ -1,6 +1,7 @@
 """Names an image that cannot be decoded: TensorFlow's own error does not say which one it was."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,23 +38,14 @@ def naming_undecodable(data_dir):
         ) from error
 
 
-def _undecodable(path: str) -> list[str]:
-    """Give a line for each record whose image cannot be decoded."""
-    records = map(parse_example, tf.data.TFRecordDataset(path))
-    return [
-        f"shard {Path(path).name}, record {number} ({file}): {reason}"
-        for number, (file, reason) in enumerate(map(_decode, records))
-        if reason
-    ]
-
-
-def _decode(example) -> tuple[str, str]:
+def _undecodable(path: str) -> Iterator[str]:
+    """Yield a line for each record whose image cannot be decoded."""
     from kit.data import images  # imports Pillow, without which one can train
 
-    encoded, file = example["encoded"].numpy(), printable(os.fsdecode(example["filename"].numpy()))
-    try:
-        images.read_header(encoded)
-        images.check_decodes(encoded)
-    except ValueError as error:
-        return file, str(error)
-    return file, ""
+    for number, example in enumerate(map(parse_example, tf.data.TFRecordDataset(path))):
+        encoded, file = example["encoded"].numpy(), os.fsdecode(example["filename"].numpy())
+        try:
+            images.read_header(encoded)
+            images.check_decodes(encoded)
+        except ValueError as error:
+            yield f"shard {Path(path).name}, record {number} ({printable(file)}): {error}"

@@ -23,7 +23,7 @@ FOLDERS = ("data", "ILSVRC2012_devkit_t12/data")
 
 # MATLAB 5 MAT-file format: data types (of numbers: the place in this list), array classes.
 NUMBERS = ["-", "i1", "u1", "i2", "u2", "i4", "u4", "f4", "-", "f8", "-", "-", "i8", "u8"]
-TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16{}", 16: "utf-8", 17: "utf-16{}"}
+TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16-le", 16: "utf-8", 17: "utf-16-le"}
 MATRIX, COMPRESSED = 14, 15
 STRUCT, CHAR = 2, 4
 
@@ -55,16 +55,17 @@ def read_synsets(data: bytes) -> list[dict]:
     Raises ValueError, LookupError, TypeError, struct.error or zlib.error for what is none.
     Source: MAT-File Format, MathWorks, chapter 1 (level 5).
     """
-    order = {b"IM": "<", b"MI": ">"}[data[126:128]]
+    if data[126:128] != b"IM":
+        raise ValueError("no little-endian MAT-file")
     left = MAX_UNPACKED_BYTES
-    for kind, payload in _elements(memoryview(data)[128:], order):
+    for kind, payload in _elements(memoryview(data)[128:]):
         if kind == COMPRESSED:
             payload = zlib.decompressobj().decompress(payload, left)
             left -= len(payload)
             if not left:
                 raise ValueError(f"it unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
-            kind, payload = next(_elements(memoryview(payload), order), (0, b""))
-        if kind == MATRIX and (structs := _read_structs(payload, order)):
+            kind, payload = next(_elements(memoryview(payload)), (0, b""))
+        if kind == MATRIX and (structs := _read_structs(payload)):
             return structs
     raise ValueError("no structure in it")
 
@@ -81,13 +82,13 @@ def _find(root: str) -> dict[str, bytes]:
     return {}
 
 
-def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield the type and the bytes of each element in turn."""
     at, parts = 0, 0
     while at < len(data):
         if (parts := parts + 1) > MAX_PARTS:
             raise ValueError(f"more than {MAX_PARTS:,} parts")
-        kind, size = struct.unpack_from(f"{order}II", data, at)
+        kind, size = struct.unpack_from("<II", data, at)
         start, at = at + 8, at + 8 + (size if kind == COMPRESSED else -(-size // 8) * 8)
         if kind >> 16:  # four bytes or fewer stand in the tag itself
             kind, size, start, at = kind & 0xFFFF, kind >> 16, start - 4, start
@@ -96,37 +97,37 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         yield kind, data[start : start + size]
 
 
-def _read_array(data: memoryview, order: str) -> tuple[int, list[tuple[int, memoryview]]]:
+def _read_array(data: memoryview) -> tuple[int, list[tuple[int, memoryview]]]:
     """Give an array's class, and the elements behind its flags, dimensions and name."""
-    (_, flags), _, _, *values = _elements(data, order)
-    return struct.unpack_from(f"{order}I", flags)[0] & 0xFF, values
+    (_, flags), _, _, *values = _elements(data)
+    return flags[0], values
 
 
-def _read_structs(data: memoryview, order: str) -> list[dict]:
+def _read_structs(data: memoryview) -> list[dict]:
     """Read a structure array as a dict for each structure; [] for an array of another class."""
-    kind, elements = _read_array(data, order)
+    kind, elements = _read_array(data)
     if kind != STRUCT:
         return []
     (_, length), (_, names), *values = elements
-    (width,) = struct.unpack(f"{order}i", length)
+    (width,) = struct.unpack("<i", length)
     if not 0 < width <= len(names):
         raise ValueError("a structure without fields")
     fields = [bytes(names[i : i + width]).split(b"\0")[0] for i in range(0, len(names), width)]
-    cells = [_read_value(payload, order) for _, payload in values]
+    cells = [_read_value(payload) for _, payload in values]
     return [
         dict(zip(map(bytes.decode, fields), cells[at : at + len(fields)], strict=True))
         for at in range(0, len(cells), len(fields))
     ]
 
 
-def _read_value(data: memoryview, order: str) -> str | list | None:
+def _read_value(data: memoryview) -> str | list | None:
     """Read a text or a list of numbers; None for what is not needed."""
     if not len(data):
         return None
-    kind, elements = _read_array(data, order)
+    kind, elements = _read_array(data)
     if kind < CHAR:
         return None
     form, payload = elements[0]
     if kind == CHAR:
-        return str(payload, TEXTS[form].format("-le" if order == "<" else "-be"))
-    return np.frombuffer(payload, f"{order}{NUMBERS[form]}").tolist()
+        return str(payload, TEXTS[form])
+    return np.frombuffer(payload, f"<{NUMBERS[form]}").tolist()

@@ -55,9 +55,9 @@ IMAGENETTE = {
 
 class Locations(NamedTuple):
     layout: str
-    train: str  # an archive, or a folder of class folders
-    validation: str  # an archive, or a folder, flat or of class folders; "": held out of train
     boxes: str  # a folder of class folders of XML files, an archive, a CSV file, or ""
+    train: str  # an archive, or a folder of class folders
+    validation: str = ""  # an archive, or a folder, flat or of class folders; "": held out of train
     test: str = ""  # a folder, or ""
 
 
@@ -68,13 +68,12 @@ def locate(root: str) -> Locations | None:
     """
     entries = {entry.name: entry.kind for entry in paths.scan(root)}
     for base in (paths.join(root, "ILSVRC"), root):
-        images = paths.join(base, "Data", "CLS-LOC")
-        if paths.is_folder(paths.join(images, "train")):
-            boxes_at = locate_boxes(root, paths.join(base, "Annotations/CLS-LOC/train"))
-            train, validation = paths.join(images, "train"), paths.join(images, "val")
+        train, validation = (paths.join(base, "Data/CLS-LOC", name) for name in ("train", "val"))
+        if paths.is_folder(train):
             if not paths.is_folder(validation):
                 raise FileNotFoundError(f"{validation} is missing: extract all of Kaggle's archive")
-            return Locations("imagenet kaggle", train, validation, boxes_at)
+            boxes_at = locate_boxes(root, paths.join(base, "Annotations/CLS-LOC/train"))
+            return Locations("imagenet kaggle", boxes_at, train, validation)
     archives_there = {name for name in MD5 if entries.get(name) == "file"}
     if TRAIN_ARCHIVE in archives_there:
         layout, found = "imagenet archives", {"train": paths.join(root, TRAIN_ARCHIVE)}
@@ -86,23 +85,13 @@ def locate(root: str) -> Locations | None:
     if not found:
         return None
     _check_located(root, found)
-    return Locations(
-        layout,
-        found["train"],
-        found.get("validation", ""),
-        locate_boxes(root),
-        found.get("test", ""),
-    )
+    return Locations(layout, locate_boxes(root), **found)
 
 
 def locate_boxes(root: str, annotations: str = "") -> str:
     """Find the boxes, in Kaggle's folder `annotations` or in raw_dir; "" where there are none."""
-    if annotations and paths.is_folder(annotations):
-        return annotations
-    for name in (BOXES_DIR, BOXES_ARCHIVE, KAGGLE_BOXES):
-        if paths.exists(paths.join(root, name)):
-            return paths.join(root, name)
-    return ""
+    known = [paths.join(root, name) for name in (BOXES_DIR, BOXES_ARCHIVE, KAGGLE_BOXES)]
+    return next(filter(paths.exists, [annotations, *known] if annotations else known), "")
 
 
 def label_validation(root: str, where: str, names: list[str], truth: list[str]) -> list[str]:
@@ -212,7 +201,6 @@ def check_md5(raw_dir, known=MD5, progress=lambda blocks, total: blocks) -> list
 
 
 def _check_located(root: str, found: dict[str, str]) -> None:
-    """Raise FileNotFoundError for a split that is missing and cannot be made."""
     if "train" not in found:
         raise FileNotFoundError(
             f"{root} has {VALIDATION_ARCHIVE}, but neither {TRAIN_ARCHIVE} nor train/: add one"

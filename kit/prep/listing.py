@@ -33,8 +33,7 @@ def list_flat(source: str, skipped: Skipped) -> list[File]:
     if not source.endswith(".tar"):
         return _files(folders.list_images(source, skipped)[1])
     with archives.open_tar(source) as file:
-        found = _files_in_tar(source, file, 0, file.seek(0, 2), skipped)
-    return _changed(found, source)
+        return _files_in_tar(source, file, 0, file.seek(0, 2), paths.changed(source), skipped)
 
 
 def has_classes(source: str) -> bool:
@@ -46,14 +45,9 @@ def _files(entries: list[paths.Entry]) -> list[File]:
     return [File(entry.name, entry.size, changed=entry.changed) for entry in entries]
 
 
-def _changed(files: list[File], tar: str) -> list[File]:
-    changed = paths.changed(tar)
-    return [file._replace(changed=changed) for file in files]
-
-
 def _classes_in_tar(tar: str, skipped: Skipped):
+    inner, empty, changed = {}, [], paths.changed(tar)
     with archives.open_tar(tar) as file:
-        inner = {}
         for member in archives.read_members(file, 0, file.seek(0, 2)):
             name = member.base_name
             if member.problem or not name.endswith(".tar"):
@@ -61,19 +55,18 @@ def _classes_in_tar(tar: str, skipped: Skipped):
             else:
                 inner[name.removesuffix(".tar")] = member
         check_alike(tar, list(inner))
-        empty = []
         for wnid, member in sorted(inner.items()):
-            end = member.start + member.size
-            files = _files_in_tar(paths.join(tar, member.name), file, member.start, end, skipped)
+            path, end = paths.join(tar, member.name), member.start + member.size
+            files = _files_in_tar(path, file, member.start, end, changed, skipped)
             if files:
-                yield class_name(wnid), tar, _changed(files, tar)
+                yield class_name(wnid), tar, files
             else:
                 empty.append(member.name)
         if empty:
             raise ValueError(f"no image in {named(empty)}")
 
 
-def _files_in_tar(path: str, file, start: int, end: int, skipped: Skipped) -> list[File]:
+def _files_in_tar(path: str, file, start: int, end: int, changed, skipped) -> list[File]:
     """List images between two offsets; the last of several with one name wins, as in tar."""
     files = {}
     for member in archives.read_members(file, start, end):
@@ -83,5 +76,5 @@ def _files_in_tar(path: str, file, start: int, end: int, skipped: Skipped) -> li
             continue
         if name in files:
             skipped.append((paths.join(path, member.name), "a later file has the same name"))
-        files[name] = File(name, member.size, member.start)
+        files[name] = File(name, member.size, member.start, changed)
     return sorted(files.values())

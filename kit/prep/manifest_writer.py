@@ -7,30 +7,23 @@ killed need not write again.
 import hashlib
 import json
 import re
+from contextlib import suppress
 
 import kit
-from kit.data.manifest import (
-    CHANGES,
-    CLASSES,
-    MANIFEST,
-    SHARD,
-    SHARD_NAME,
-    classes_table,
-    read_manifest,
-    rename_old_keys,
-)
+from kit.data import manifest
+from kit.data.manifest import CHANGES, MANIFEST, SHARD_NAME
 from kit.data.paths import printable
 from kit.data.records import LABEL_OFFSET
-from kit.files import check_form, json_bytes, json_object, seal
+from kit.files import check_form, json_bytes, json_object, json_of, seal
 from kit.prep import table
-from kit.prep.index import Index
-from kit.prep.reading import state_of
+from kit.prep.reading import Index, state_of
 from kit.prep.sections import Preparation
 
 UNFINISHED = "unfinished"  # a folder, from before the first shard until after the manifest
 STARTED = f"{UNFINISHED}/set.json"  # which set it is
 SET = {"fingerprint": str, "parameters": dict, "source": str}
-ENTRY = SHARD | {"split": str, "boxes": int, **{kind: [{"file": str}] for kind in CHANGES}}
+ENTRY = {"split": str, "boxes": int, **{kind: [{"file": str}] for kind in CHANGES}}
+ENTRY |= manifest.SHARD
 LEFTOVER = re.compile(  # temporary names of write_shard and storage.Remote; of kit.files
     rf"\.?({SHARD_NAME.pattern}|classes\.tsv|manifest\.json)\.[0-9a-f]+\.tmp"
     r"|\.(classes\.[0-9a-f]+\.tsv|manifest\.[0-9a-f]+\.json)"
@@ -41,6 +34,7 @@ def head(index: Index, preparation: Preparation, *, raw_dir, seed) -> dict:
     """Give what the manifest says before any shard is written."""
     root = table.root_of(raw_dir)
     parameters = preparation.shards | {"seed": seed}
+    times = "".join(f"{image.changed} " for image in index.images)
     return {
         "kit_version": kit.__version__,
         "layout": index.layout,
@@ -48,7 +42,7 @@ def head(index: Index, preparation: Preparation, *, raw_dir, seed) -> dict:
         "label_offset": LABEL_OFFSET,
         "parameters": parameters,
         "fingerprint": fingerprint(index, root, parameters),
-        "source_times": _times(index),
+        "source_times": hashlib.sha256(times.encode()).hexdigest(),  # a cheap sign of a change
         "classes": [name._asdict() for name in index.classes],
         "skipped": [
             {"file": printable(path.removeprefix(f"{root}/")), "reason": reason}
@@ -66,23 +60,16 @@ def fingerprint(index: Index, root, parameters: dict) -> str:
     return digest.hexdigest()
 
 
-def _times(index: Index) -> str:
-    """Give a hash of when the files changed: a cheap sign that none did since."""
-    digest = hashlib.sha256()
-    for image in index.images:
-        digest.update(f"{image.changed} ".encode())
-    return digest.hexdigest()
+def begin(folder, head: dict) -> tuple[dict, dict[str, dict]]:
+    """Give what the set in the folder says of itself, and the entries of its shards by name.
 
-
-def begin(folder, head: dict) -> dict[str, dict]:
-    """Give the entries, by name, of the set's shards that are finished already.
-
-    Starts a new set in an empty folder, and removes what killed processes left behind. Raises
-    ValueError when the folder holds another set, OSError when it cannot be written.
+    These are the shards that are finished already. Starts a new set in an empty folder, and removes
+    what killed processes left behind. Raises ValueError when the folder holds another set, OSError
+    when it cannot be written.
     """
     names = folder.names()
     if MANIFEST in names:
-        found = read_manifest(folder)
+        found = manifest.read_manifest(folder)
         entries = _entries(found)
     elif folder.size(STARTED) is not None:
         found = _read_started(folder)
@@ -98,36 +85,24 @@ def begin(folder, head: dict) -> dict[str, dict]:
     for name in names:
         if LEFTOVER.fullmatch(name):
             folder.remove(name)
-    return {
-        entry["name"]: entry for entry in entries if folder.size(entry["name"]) == entry["bytes"]
-    }
+    whole = [entry for entry in entries if folder.size(entry["name"]) == entry["bytes"]]
+    return found, {entry["name"]: entry for entry in whole}
 
 
-def has_same_times(folder, head: dict) -> bool:
-    """Tell whether the files of raw_dir have the times of the set that is here.
-
-    Also True for a set of the first versions, which knew no times.
-    """
-    _, found = _read(folder)
-    return found.get("source_times", head["source_times"]) == head["source_times"]
-
-
-def set_times(folder, head: dict) -> None:
-    """Record other times of the files, which hold the same."""
-    name, found = _read(folder)
-    folder.write(name, json_bytes(seal(found | {"source_times": head["source_times"]})))
+def set_times(folder, found: dict, times: str) -> None:
+    """Record other times of the files of the set that `found` describes; they hold the same."""
+    name = MANIFEST if folder.size(MANIFEST) is not None else STARTED
+    folder.write(name, json_bytes(seal(found | {"source_times": times})))
 
 
 def _read_started(folder) -> dict:
     try:
-        found = json_object(folder.read(STARTED))
-        check_form(found, SET)
+        return json_of(folder.read(STARTED), SET)
     except ValueError as error:
         raise ValueError(
             f"{folder}/{STARTED} cannot be read ({error}): delete {folder}, or name another "
             "data_dir"
         ) from None
-    return found
 
 
 def record(folder, entry: dict) -> None:
@@ -140,22 +115,15 @@ def recorded(folder, wanted=None) -> list[dict]:
 
     A shard whose record was cut off, as by a power cut, counts as not finished.
     """
-    names = [name.removesuffix(".json") for name in folder.names(UNFINISHED)]
-    return [
-        entry
-        for name in names
-        if SHARD_NAME.fullmatch(name) and (wanted is None or name in wanted)
-        if (entry := _entry(folder, name))
-    ]
-
-
-def _entry(folder, name: str) -> dict:
-    try:
-        found = rename_old_keys(json_object(folder.read(f"{UNFINISHED}/{name}.json")))
-        check_form(found, ENTRY)
-    except ValueError:
-        return {}
-    return found
+    entries = []
+    for file in folder.names(UNFINISHED):
+        name = file.removesuffix(".json")
+        if SHARD_NAME.fullmatch(name) and (wanted is None or name in wanted):
+            with suppress(ValueError):
+                entry = manifest.rename_old_keys(json_object(folder.read(f"{UNFINISHED}/{file}")))
+                check_form(entry, ENTRY)
+                entries.append(entry)
+    return entries
 
 
 def finish(folder, head: dict, entries: list[dict], found: int) -> dict:
@@ -163,11 +131,11 @@ def finish(folder, head: dict, entries: list[dict], found: int) -> dict:
 
     Raises RuntimeError unless written and quarantined images are together those found.
     """
-    manifest = seal(head | _summarize(entries, found))
-    folder.write(CLASSES, classes_table(manifest).encode())
-    folder.write(MANIFEST, json_bytes(manifest))
+    written = seal(head | _summarize(entries, found))
+    folder.write(manifest.CLASSES, manifest.classes_table(written).encode())
+    folder.write(MANIFEST, json_bytes(written))
     remove_records(folder)
-    return manifest
+    return written
 
 
 def remove_records(folder) -> None:
@@ -175,13 +143,6 @@ def remove_records(folder) -> None:
     for name in folder.names(UNFINISHED):
         folder.remove(f"{UNFINISHED}/{name}")
     folder.remove(UNFINISHED)  # even if it was empty: a run may have been killed just before this
-
-
-def _read(folder) -> tuple[str, dict]:
-    """Give the file that describes the set here, finished or not, and what it says."""
-    if folder.size(MANIFEST) is not None:
-        return MANIFEST, read_manifest(folder)
-    return STARTED, _read_started(folder)
 
 
 def _check_same(folder, found: dict, head: dict) -> None:
@@ -208,13 +169,13 @@ def _start(folder, head: dict) -> None:
         ) from None
 
 
-def _entries(manifest: dict) -> list[dict]:
-    """Give back the shards' entries from which the manifest was made."""
+def _entries(written: dict) -> list[dict]:
+    """Give back the shards' entries from which a manifest was made."""
     return [
         {"split": split}
         | shard
-        | {kind: [i for i in manifest[kind] if i.get("shard") == shard["name"]] for kind in CHANGES}
-        for split, part in manifest["splits"].items()
+        | {kind: [i for i in written[kind] if i.get("shard") == shard["name"]] for kind in CHANGES}
+        for split, part in written["splits"].items()
         for shard in part["shards"]
     ]
 

@@ -3,10 +3,10 @@
 Copies that were resized, saved again or made grey; for equal bytes a checksum is enough.
 """
 
-import functools
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +14,8 @@ import tensorflow as tf
 from PIL import Image
 
 from kit.data import storage
-from kit.data.manifest import read_manifest, shard_paths
-from kit.machine import cores
+from kit.data.manifest import class_names, read_manifest, shard_paths
+from kit.data.records import parse_example
 from kit.prep.workers import run_tasks, take_turn
 
 SIDE = 16  # so many rows of so many comparisons: 256 bits
@@ -25,7 +25,6 @@ SIDE = 16  # so many rows of so many comparisons: 256 bits
 NEAR = 20
 LARGEST = 200_000  # images of a set that is searched: a minute to compare, three to hash on a core
 BLOCK = 2**22  # comparisons at a time: 32 MiB
-IMAGES_PER_WORKER = 5000
 
 
 class Place(NamedTuple):
@@ -53,10 +52,8 @@ def find(data_dir, *, processes, progress=lambda tasks, total: tasks) -> list[Pa
     names = {shard["name"]: split for split, part in splits.items() for shard in part["shards"]}
     for split in splits:
         shard_paths(folder, split)  # all there
-    processes = processes or min(cores(), 1 + images // IMAGES_PER_WORKER)
-    with closing(
-        run_tasks(functools.partial(_hash_shard, folder), list(names), processes=processes)
-    ) as tasks:
+    task = partial(_hash_shard, folder)
+    with closing(run_tasks(task, list(names), processes=processes, images=images)) as tasks:
         hashes = dict(progress(tasks, len(names)))
     places = [Place(names[name], name, n) for name in names for n in range(len(hashes[name]))]
     codes = np.concatenate([hashes[name] for name in names])
@@ -87,26 +84,19 @@ def difference_hash(encoded: bytes) -> np.ndarray:
 
 def read(data_dir, places: list[Place]) -> Iterator[tuple[np.ndarray, str]]:
     """Give the images at these places: pixels, uint8 RGB; split, class and file in two lines."""
-    folder = storage.folder(data_dir)
+    folder, classes = storage.folder(data_dir), class_names(data_dir)
     for place in places:
         records = tf.data.TFRecordDataset(folder.path(place.shard)).skip(place.record)
-        feature = _feature(next(iter(records.take(1))))
-        texts = (
-            feature[f"image/{name}"].bytes_list.value[0] for name in ("class/text", "filename")
-        )
-        names = "\n".join(text.decode("utf-8", "replace") for text in texts)
-        with Image.open(io.BytesIO(feature["image/encoded"].bytes_list.value[0])) as picture:
-            yield np.asarray(picture.convert("RGB")), f"{place.split}: {names}"
+        example = {key: found.numpy() for key, found in parse_example(next(iter(records))).items()}
+        name, file = classes[example["label"]].name, example["filename"].decode("utf-8", "replace")
+        with Image.open(io.BytesIO(example["encoded"])) as picture:
+            yield np.asarray(picture.convert("RGB")), f"{place.split}: {name}\n{file}"
 
 
 def _hash_shard(folder, name: str) -> tuple[str, np.ndarray]:
-    records = map(_feature, tf.data.TFRecordDataset(folder.path(name)))
-    found = [difference_hash(f["image/encoded"].bytes_list.value[0]) for f in records]
+    records = tf.data.TFRecordDataset(folder.path(name)).map(parse_example)
+    found = [difference_hash(record["encoded"].numpy()) for record in records]
     return name, np.array(found, np.uint64).reshape(-1, SIDE * SIDE // 64)
-
-
-def _feature(record):
-    return tf.train.Example.FromString(record.numpy()).features.feature
 
 
 def _nearest(codes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

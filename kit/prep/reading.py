@@ -1,7 +1,10 @@
-"""Reads one image's bytes and boxes, from the file that the index names.
+"""The index of raw images, and the bytes and boxes of one image, from the file that it names.
 
-Any process may call this, also on another machine that sees the same files.
+Any process may read an image, also on another machine that sees the same files.
 """
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -9,8 +12,38 @@ import tensorflow as tf
 from kit import muted
 from kit.data import images, paths
 from kit.data.images import MAX_FILE_BYTES
+from kit.data.manifest import ClassName
 from kit.data.paths import printable
 from kit.prep import boxes, parquet, table
+
+
+class Image(NamedTuple):  # small, because ImageNet has 1.3 million
+    split: str  # "train", "validation" or "test"
+    label: int  # from 0
+    container: str  # the folder, tar or parquet file that holds it: absolute path or URL
+    name: str  # of its file there
+    size: int  # bytes, as listed; of the whole file when that is a parquet
+    position: int = -1  # first byte in a tar, row in a parquet file; -1: a file of its own
+    changed: int | str = 0  # when the file did, as listed: paths.Entry
+    boxes: str | bytes = ""  # path of its XML file, or packed as in boxes.py; "": none
+
+    @property
+    def path(self) -> str:
+        return f"{self.container}/{self.name}"
+
+    @property
+    def in_parquet(self) -> bool:
+        return self.position >= 0 and self.container.endswith(".parquet")
+
+
+@dataclass(frozen=True)
+class Index:
+    layout: str
+    classes: list[ClassName]  # sorted by wnid
+    images: list[Image]  # training first, then validation and test, each by class and name
+    skipped: list[tuple[str, str]]  # path and reason of each file that cannot be an image
+    missing: list[str] = field(default_factory=list)  # what could be there, in a line each
+    expect_boxes: int = 0  # ImageNet's number of them, where it must be met
 
 
 def read_image(image) -> bytes:

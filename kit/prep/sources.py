@@ -1,7 +1,7 @@
 """Reads every known layout of raw images into one index. No image is opened, nothing is copied."""
 
 import functools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from operator import attrgetter
@@ -12,7 +12,7 @@ from kit.data.manifest import ClassName
 from kit.data.paths import printable
 from kit.prep import devkit, imagenet, listing, parquet, splits, table
 from kit.prep.boxes import WNID
-from kit.prep.index import Image, Index
+from kit.prep.reading import Image, Index
 from kit.prep.sections import Preparation
 
 WRAPPERS = 4  # folders around a folder that are entered
@@ -66,7 +66,11 @@ def _read_here(root: str, options: dict) -> Index | None:
         return _read_parquet(root, files, hold_out)
     if at := imagenet.locate(root):
         return _read_splits(root, at, hold_out)
-    return None if _only_folder(root) else _read_folder(root, hold_out)
+    if _only_folder(root):
+        return None
+    skipped = []
+    images, wnids = _list_train(root, skipped)
+    return Index("folder", _name_classes(wnids, {}), hold_out(images, wnids), skipped)
 
 
 def _only_folder(root: str) -> str:
@@ -81,15 +85,14 @@ def _only_folder(root: str) -> str:
 
 def _without_images(index: Index) -> list[str]:
     """Say which classes have no image in a split that others have images in."""
-    found = {split: set() for split in splits.SPLITS}
+    labels = defaultdict(set)
     for image in index.images:
-        found[image.split].add(image.label)
-    absent = {
-        split: [name.name for label, name in enumerate(index.classes) if label not in labels]
-        for split, labels in found.items()
-        if labels
-    }
-    return [f"{split} images of {named(names)}" for split, names in absent.items() if names]
+        labels[image.split].add(image.label)
+    return [
+        f"{split} images of {named(absent)}"
+        for split, found in labels.items()
+        if (absent := [name.name for n, name in enumerate(index.classes) if n not in found])
+    ]
 
 
 def _read_table(path: str, options: dict) -> Index:
@@ -108,23 +111,17 @@ def _read_table(path: str, options: dict) -> Index:
     found, missing = images["train"] + images["validation"], []
     if not images["validation"]:
         missing = [HELD_OUT]
-        hold_out = functools.partial(splits.hold_out_groups, group_of=group_of)
-        found = (hold_out if group_of else functools.partial(splits.hold_out, classes=wnids))(
-            images["train"], **options
-        )
-        if len(found) and not any(image.split == "validation" for image in found):
+        if group_of:
+            found = splits.hold_out_groups(found, group_of, **options)
+        else:
+            found = splits.hold_out(found, wnids, **options)
+        if not any(image.split == "validation" for image in found):
             raise ValueError(
                 f"{printable(path)}: the groups leave no validation image: each of these labels is "
                 f"of one group: {named(wnids)}: add images, or a column split"
             )
     classes = _name_classes(wnids, {})
     return Index("table", classes, found + images["test"], skipped, missing)
-
-
-def _read_folder(root: str, hold_out) -> Index:
-    skipped = []
-    images, wnids = _list_train(root, skipped)
-    return Index("folder", _name_classes(wnids, {}), hold_out(images, wnids), skipped)
 
 
 def _read_splits(root: str, at: imagenet.Locations, hold_out) -> Index:
@@ -156,8 +153,7 @@ def _read_splits(root: str, at: imagenet.Locations, hold_out) -> Index:
         beside = {entry.path for entry in folders.list_images(root, skipped)[0]}.difference(known)
         skipped += [(path, "a folder beside the splits") for path in sorted(beside)]
     classes = _name_classes(wnids, imagenet.read_names(root, names))
-    index = _indexed(layout, classes, images, skipped, at.boxes)
-    return index if at.validation else replace(index, missing=[*index.missing, HELD_OUT])
+    return _indexed(layout, classes, images, skipped, at.boxes, held_out=not at.validation)
 
 
 def _list_train(where: str, skipped: list) -> tuple[list[Image], list[str]]:
@@ -234,8 +230,8 @@ def _read_parquet(root: str, files: dict, hold_out) -> Index:
         images = hold_out(images, classes)
     layout = "imagenet parquet" if all(map(WNID.fullmatch, classes)) else "parquet"
     names = imagenet.read_names(root, dict(zip(classes, known, strict=True)))
-    index = _indexed(layout, _name_classes(classes, names), images, skipped, where)
-    return index if files["validation"] else replace(index, missing=[*index.missing, HELD_OUT])
+    classes, held_out = _name_classes(classes, names), not files["validation"]
+    return _indexed(layout, classes, images, skipped, where, held_out=held_out)
 
 
 def _attach_boxes(images: list[Image], wnids: list[str], find_boxes) -> None:
@@ -249,21 +245,21 @@ def _attach_boxes(images: list[Image], wnids: list[str], find_boxes) -> None:
                 images[at] = image._replace(boxes=found)
 
 
-def _indexed(layout: str, classes, images, skipped, boxes: str) -> Index:
+def _indexed(layout: str, classes, images, skipped, boxes: str, *, held_out: bool) -> Index:
     """Make the index of a set that may be ImageNet: say what it lacks, and expect its boxes."""
-    missing = []
-    if not boxes:
-        missing.append(
-            f"bounding boxes: {imagenet.BOXES_ARCHIVE} or {imagenet.BOXES_DIR}/ in raw_dir"
-        )
-    if all(name.name == name.wnid for name in classes):
-        missing.append(
-            f"names of the classes: {imagenet.DEVKIT_ARCHIVE} or {imagenet.NAMES_FILE} in raw_dir"
-        )
-    if not layout.startswith("imagenet"):
-        return Index(layout, classes, images, skipped)
-    # Kaggle's CSV is not the source from which the number is known.
-    expected = imagenet.BOXES if boxes and not boxes.endswith(".csv") else 0
+    missing, expected = [], 0
+    if layout.startswith("imagenet"):
+        if not boxes:
+            missing.append(
+                f"bounding boxes: {imagenet.BOXES_ARCHIVE} or {imagenet.BOXES_DIR}/ in raw_dir"
+            )
+        if all(name.name == name.wnid for name in classes):
+            names_in = f"{imagenet.DEVKIT_ARCHIVE} or {imagenet.NAMES_FILE}"
+            missing.append(f"names of the classes: {names_in} in raw_dir")
+        # Kaggle's CSV is not the source from which the number is known.
+        expected = imagenet.BOXES if boxes and not boxes.endswith(".csv") else 0
+    if held_out:
+        missing.append(HELD_OUT)
     return Index(layout, classes, images, skipped, missing, expected)
 
 

@@ -1,29 +1,30 @@
 """Reads every shard back: the kit's own against their manifest, others for what they hold."""
 
-import functools
 import hashlib
 import re
 from collections import Counter
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
+from scipy.stats import chisquare
 
 from kit.data import storage
+from kit.data.folders import named
 from kit.data.manifest import CLASSES, MANIFEST, REMEDY, classes_table, read_manifest, shard_paths
 from kit.data.paths import printable
 from kit.files import hash_file
-from kit.machine import cores
 from kit.prep.workers import run_tasks
 
 ANY_SHARD = re.compile(r"([A-Za-z]+)-(\d{5})-of-(\d{5})")
 NEEDED = ("image/encoded", "image/class/label")  # of each record, to train on it
 NAMES = ("image/class/synset", "image/class/text")
-BYTES_PER_WORKER = 5000 * 110_000  # a worker takes about as long to start as to read them
+BYTES = 110_000  # of an image, as ImageNet has them
 
-# A shard is unmixed when its chi-square is this many standard deviations above its mean: once in a
-# thousand million mixed shards. A shard of one class out of ten is from 8 records on.
-MIXED_DEVIATIONS = 6
+# A shard is unmixed when no more than this share of mixed shards would be as uneven. A shard of one
+# class out of ten is from 8 records on.
+UNMIXED = 1e-10
 
 
 def verify(data_dir, *, processes, progress=lambda tasks, total: tasks) -> dict:
@@ -39,14 +40,20 @@ def verify(data_dir, *, processes, progress=lambda tasks, total: tasks) -> dict:
     """
     folder = storage.folder(data_dir)
     expected = _read_expected(folder) if folder.size(MANIFEST) is not None else {}
-    names = list(expected) or _find_shards(folder)
-    processes = processes or min(cores(), 1 + sum(map(folder.size, names)) // BYTES_PER_WORKER)
-    task = functools.partial(read_shard, folder=folder)
-    with closing(run_tasks(task, names, processes=processes)) as tasks:
+    names = list(expected) or [name for name in folder.names() if ANY_SHARD.fullmatch(name)]
+    if not names:
+        raise FileNotFoundError(
+            f"data_dir {folder} holds no shards (train-00000-of-01024 and so on): {REMEDY}"
+        )
+    images = sum(map(folder.size, names)) // BYTES
+    task = partial(read_shard, folder=folder)
+    with closing(run_tasks(task, names, processes=processes, images=images)) as tasks:
         found = {shard["name"]: shard for shard in progress(tasks, len(names))}
     shards = [found[name] for name in names]
     _check_damage(folder, shards, expected)
-    splits = _by_split(shards)
+    splits = {}
+    for shard in shards:
+        splits.setdefault(ANY_SHARD.fullmatch(shard["name"])[1], []).append(shard)
     return {
         "splits": {
             split: {"shards": len(part), "images": sum(len(shard["labels"]) for shard in part)}
@@ -54,7 +61,11 @@ def verify(data_dir, *, processes, progress=lambda tasks, total: tasks) -> dict:
         },
         "labels": _describe_labels(shards),
         "unmixed": [name for part in splits.values() for name in _find_unmixed(part)],
-        "sorted": [shard["name"] for shard in shards if _in_order(shard["labels"])],
+        "sorted": [
+            shard["name"]
+            for shard in shards
+            if len(set(shard["labels"])) > 2 and (np.diff(shard["labels"]) >= 0).all()
+        ],
         "repeated": _find_repeated(shards),
         "missing": _find_missing(names),
     }
@@ -73,7 +84,8 @@ def read_shard(name: str, *, folder) -> dict:
             if absent := [key for key in NEEDED if key not in feature]:
                 raise ValueError(f"{' and '.join(absent)} missing")
             labels.append(feature["image/class/label"].int64_list.value[0])
-            classes.add((labels[-1], *(_text(feature, key) for key in NAMES)))
+            texts = (feature[key].bytes_list.value[0].decode() for key in NAMES if key in feature)
+            classes.add((labels[-1], *texts))
             encoded = feature["image/encoded"].bytes_list.value[0]
             digests.append(hashlib.sha256(encoded).digest()[:16])
     except tf.errors.DataLossError:
@@ -90,25 +102,13 @@ def read_shard(name: str, *, folder) -> dict:
     }
 
 
-def _text(feature, key: str) -> str | None:
-    return feature[key].bytes_list.value[0].decode() if key in feature else None
+def is_unmixed(histogram, totals) -> bool:
+    """Tell whether a shard is too uneven to come from a mixed split, by a chi-square test.
 
-
-def deviations(histogram, totals) -> float:
-    """Give how many deviations a shard's chi-square lies above its mean, were classes mixed.
-
-    histogram: records by class of the shard; totals: of its split. The cube root of chi-square over
-    its degrees of freedom is nearly normal (Wilson and Hilferty, 1931).
+    histogram: records by class of the shard; totals: of its split, none of them 0.
     """
-    histogram, totals = np.asarray(histogram, float), np.asarray(totals, float)
-    histogram, totals = histogram[totals > 0], totals[totals > 0]
-    freedom = len(totals) - 1
-    if freedom < 1 or not histogram.sum():
-        return 0.0
-    expected = totals * histogram.sum() / totals.sum()
-    chi_square = ((histogram - expected) ** 2 / expected).sum()
-    spread = 2 / (9 * freedom)
-    return float(((chi_square / freedom) ** (1 / 3) - (1 - spread)) / spread**0.5)
+    share = np.sum(histogram) / np.sum(totals)
+    return bool(share and chisquare(histogram, np.multiply(totals, share)).pvalue < UNMIXED)
 
 
 def _read_expected(folder) -> dict[str, dict]:
@@ -129,15 +129,6 @@ def _read_expected(folder) -> dict[str, dict]:
     }
 
 
-def _find_shards(folder) -> list[str]:
-    names = [name for name in folder.names() if ANY_SHARD.fullmatch(name)]
-    if not names:
-        raise FileNotFoundError(
-            f"data_dir {folder} holds no shards (train-00000-of-01024 and so on): {REMEDY}"
-        )
-    return names
-
-
 def _check_frames(path: str) -> str:
     """Give what is wrong with the records' lengths, "" if nothing.
 
@@ -156,14 +147,13 @@ def _check_frames(path: str) -> str:
 
 
 def _check_damage(folder, shards: list[dict], expected: dict) -> None:
-    problems = []
-    for shard in shards:
-        problem = shard["damage"] or _differs(shard, expected.get(shard["name"]))
-        if problem:
-            problems.append(f"{folder.path(shard['name'])}: {problem}")
+    problems = [
+        f"{folder.path(shard['name'])}: {problem}"
+        for shard in shards
+        if (problem := shard["damage"] or _differs(shard, expected.get(shard["name"])))
+    ]
     if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(f"{'; '.join(problems[:3])}{more}: delete these shards and {REMEDY}")
+        raise ValueError(f"{named(problems, 3)}: delete these shards and {REMEDY}")
 
 
 def _differs(shard: dict, entry: dict | None) -> str:
@@ -184,15 +174,7 @@ def _differs(shard: dict, entry: dict | None) -> str:
     return ""
 
 
-def _by_split(shards: list[dict]) -> dict[str, list[dict]]:
-    splits = {}
-    for shard in shards:
-        splits.setdefault(ANY_SHARD.fullmatch(shard["name"])[1], []).append(shard)
-    return splits
-
-
 def _find_unmixed(shards: list[dict]) -> list[str]:
-    """Name the shards of a split whose classes are not mixed."""
     labels = [shard["labels"] for shard in shards]
     classes, places = np.unique(np.concatenate(labels), return_inverse=True)
     totals = np.bincount(places, minlength=len(classes))
@@ -200,16 +182,11 @@ def _find_unmixed(shards: list[dict]) -> list[str]:
     return [
         shard["name"]
         for shard, part in zip(shards, places, strict=True)
-        if deviations(np.bincount(part, minlength=len(classes)), totals) > MIXED_DEVIATIONS
+        if is_unmixed(np.bincount(part, minlength=len(classes)), totals)
     ]
 
 
-def _in_order(labels) -> bool:
-    return len(set(labels)) > 2 and bool((np.diff(labels) >= 0).all())
-
-
 def _describe_labels(shards: list[dict]) -> dict:
-    """Describe labels as on disk; the convention is named where the labels themselves show it."""
     used = np.unique(np.concatenate([shard["labels"] for shard in shards]))
     if not len(used):
         return {"lowest": None, "highest": None, "distinct": 0, "convention": "no record"}
@@ -235,7 +212,6 @@ def _find_repeated(shards: list[dict]) -> list[list[tuple[str, int]]]:
 
 
 def _find_missing(names: list[str]) -> list[str]:
-    """List the shards that the names of the others promise."""
     series = {(m[1], m[3]) for m in map(ANY_SHARD.fullmatch, names)}
     promised = (
         f"{split}-{number:05d}-of-{of}" for split, of in sorted(series) for number in range(int(of))

@@ -16,18 +16,22 @@ from contextlib import ExitStack
 
 import tensorflow as tf
 
+from kit.machine import cores
+
 LARGE = 2**25  # pixels of an image, or bytes of its file
+IMAGES_PER_WORKER = 5000  # a worker takes about as long to start as to read their headers
 
 _turn = threading.RLock()  # of this process; `start_worker` puts one of all processes in its place
 
 
-def run_tasks(task, items: list, *, processes) -> Iterator:
+def run_tasks(task, items: list, *, processes, images=0) -> Iterator:
     """Yield task(item) of each item as it is done; closing the iterator cancels the rest.
 
-    processes: 1 does the work in this one. Whatever a task raises ends the run; raises
-    ChildProcessError when a process dies.
+    processes: 1 does the work in this one, 0 takes one per core, as far as so many `images` are
+    worth their start. Whatever a task raises ends the run; raises ChildProcessError when a process
+    dies.
     """
-    processes = min(processes, len(items))
+    processes = min(processes or min(cores(), 1 + images // IMAGES_PER_WORKER), len(items))
     if processes <= 1:
         yield from map(task, items)
         return

@@ -4,11 +4,11 @@ A shard is a pure function of its plan, so any process of any machine may write 
 the rename to its name is the commit, and what is written twice is the same.
 """
 
-import functools
 import hashlib
 import random
 import tempfile
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,17 +21,14 @@ from kit.data.manifest import CHANGES, MANIFEST, read_manifest
 from kit.data.paths import printable
 from kit.files import hash_file, temporary_beside
 from kit.locks import holding, holding_remote
-from kit.machine import cores
 from kit.prep import imagenet, manifest_writer, table
 from kit.prep.boxes import turn
 from kit.prep.examples import encode_example
-from kit.prep.index import Image, Index
-from kit.prep.reading import boxes_of, read_image, source_name
+from kit.prep.reading import Image, Index, boxes_of, read_image, source_name
 from kit.prep.sections import Preparation
 from kit.prep.workers import run_tasks, take_turn
 
 LOCK = ".preparation.lock"  # in data_dir
-IMAGES_PER_WORKER = 5000  # a worker takes about as long to start as to read their headers
 
 
 class ShardPlan(NamedTuple):
@@ -93,30 +90,25 @@ def write_shards(
     """
     folder = storage.folder(data_dir)
     plans = plan(index, preparation, seed=seed)
-    with _alone(folder):
-        return _write_missing(index, plans, preparation, raw_dir, folder, seed, progress)
-
-
-def _alone(folder):
-    """Give what refuses a second process."""
-    what = f"data_dir {folder} is being prepared"
-    return (
-        holding(folder.local / LOCK, what) if folder.local else holding_remote(folder, LOCK, what)
-    )
-
-
-def _write_missing(index, plans, preparation, raw_dir, folder, seed, progress) -> dict:
     head = manifest_writer.head(index, preparation, raw_dir=raw_dir, seed=seed)
-    done = manifest_writer.begin(folder, head)
-    if done and not manifest_writer.has_same_times(folder, head):
+    root, what = table.root_of(raw_dir), f"data_dir {folder} is being prepared"
+    task = partial(
+        write_shard, folder=folder, root=root, classes=index.classes, preparation=preparation
+    )
+    with holding(folder.local / LOCK, what) if folder.local else holding_remote(folder, LOCK, what):
+        return _write_missing(index, plans, preparation, folder, head, task, progress)
+
+
+def _write_missing(index, plans, preparation, folder, head, task, progress) -> dict:
+    found, done = manifest_writer.begin(folder, head)
+    times = head["source_times"]
+    if done and found.get("source_times", times) != times:  # the first versions knew no times
         _check_sources(folder, [shard for shard in plans if shard.name in done], done, progress)
-        manifest_writer.set_times(folder, head)
+        manifest_writer.set_times(folder, found, times)
     todo = [shard for shard in plans if shard.name not in done]
     if not todo and folder.size(MANIFEST):
         manifest_writer.remove_records(folder)
         return read_manifest(folder)
-    common = {"folder": folder, "root": table.root_of(raw_dir), "classes": index.classes}
-    task = functools.partial(write_shard, **common, preparation=preparation)
     with closing(_run(task, todo, folder, preparation)) as tasks:
         shards = progress(tasks, len(todo))
         done |= _collect(shards, done, preparation.quarantine_budget, len(index.images))
@@ -178,6 +170,7 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation, st
         file = {"file": source_name(image, root), "reason": printable(reason)}
         entry[kind].append(file | {"shard": entry["name"]})
 
+    wnid, name = classes[image.label]
     try:
         take_turn(stack, 0 if image.in_parquet else image.size)
         data = read_image(image)
@@ -191,8 +184,7 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation, st
         note("quarantined", str(error).removeprefix(f"{printable(image.path)} "))
         return b""
     encoded, header, reason, resized, orientation = prepared
-    boxes = boxes_of(image, classes, original.height, original.width)
-    boxes = turn(boxes, orientation)
+    boxes = turn(boxes_of(image, classes, original.height, original.width), orientation)
     if reason:
         note("reencoded", reason)
     entry["records"] += 1
@@ -204,8 +196,8 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation, st
         height=header.height,
         width=header.width,
         label=image.label,
-        wnid=classes[image.label].wnid,
-        name=classes[image.label].name,
+        wnid=wnid,
+        name=name,
         filename=image.name,
         boxes=boxes,
     )
@@ -233,8 +225,7 @@ def hash_source(shard: ShardPlan) -> tuple[str, str]:
 def _check_sources(folder, shards: list[ShardPlan], done: dict, progress) -> None:
     """Raise ValueError for shards that were written from other bytes than raw_dir holds now."""
     images = sum(len(shard.images) for shard in shards)
-    processes = min(cores(), 1 + images // IMAGES_PER_WORKER)
-    with closing(run_tasks(hash_source, shards, processes=processes)) as tasks:
+    with closing(run_tasks(hash_source, shards, processes=0, images=images)) as tasks:
         found = dict(progress(tasks, len(shards)))
     other = [name for name in found if found[name] != done[name].get("source_sha256", found[name])]
     if other:
@@ -245,14 +236,12 @@ def _check_sources(folder, shards: list[ShardPlan], done: dict, progress) -> Non
 
 
 def _run(task, todo: list[ShardPlan], folder, preparation: Preparation):
-    """Give the stream of finished shards' entries, from this machine or from a cluster."""
     if preparation.spark_master:
         from kit.prep import spark
 
         return spark.run_tasks(task, todo, folder=folder, spark_master=preparation.spark_master)
     images = sum(len(shard.images) for shard in todo)
-    processes = preparation.processes or min(cores(), 1 + images // IMAGES_PER_WORKER)
-    return run_tasks(task, todo, processes=processes)
+    return run_tasks(task, todo, processes=preparation.processes, images=images)
 
 
 def _collect(tasks, done: dict, budget: float, images: int) -> dict[str, dict]:
@@ -265,9 +254,9 @@ def _collect(tasks, done: dict, budget: float, images: int) -> dict[str, dict]:
             break
     else:
         return found
-    named = "; ".join(f"{item['file']} ({item['reason']})" for item in unreadable[:3])
+    found = [f"{item['file']} ({item['reason']})" for item in unreadable]
     raise ValueError(
         f"{len(unreadable)} images found unreadable so far, over the quarantine_budget of {budget} "
-        f"of {images}: {named}{' ...' if len(unreadable) > 3 else ''}: raise quarantine_budget to "
-        "go on, or repair or remove them and start again with another data_dir"
+        f"of {images}: {named(found, 3)}: raise quarantine_budget to go on, or repair or remove "
+        "them and start again with another data_dir"
     )
