@@ -62,8 +62,7 @@ def shard_paths(data_dir, split) -> list[str]:
     if split not in manifest["splits"]:
         raise ValueError(f"data_dir {folder} has no split {split!r}: {REMEDY}")
     for shard in manifest["splits"][split]["shards"]:
-        size = folder.size(shard["name"])
-        path = folder.path(shard["name"])
+        path, size = folder.path(shard["name"]), folder.size(shard["name"])
         if size is None:
             raise FileNotFoundError(f"shard {path} of the manifest is missing: {REMEDY}")
         if size != shard["bytes"]:

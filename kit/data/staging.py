@@ -57,10 +57,7 @@ def _staged_path(url: str) -> str:
 
 
 def _begin(target, text: bytes) -> None:
-    """Remove what belongs to another set than that of the manifest `text`, and keep that.
-
-    And what a killed process left behind.
-    """
+    """Keep the manifest `text`; remove what is of another set, or was left by a killed process."""
     same = target.size(IN_PROGRESS) is not None and target.read(IN_PROGRESS) == text
     for name in target.names():
         if name != LOCK and (name.endswith(".tmp") or not same):

@@ -66,7 +66,8 @@ def auto_contrast(pixels):
     offset = tf.where(high > low, -low * scale, 0)
     rows, width = _rows(pixels)
     found = tf.cast(rows, tf.float64) * tf.tile(scale, [width]) + tf.tile(offset, [width])
-    return tf.reshape(_levels(tf.cast(tf.floor(found), tf.float32)), tf.shape(pixels))
+    levels = tf.clip_by_value(tf.cast(tf.floor(found), tf.float32), 0.0, 255.0)
+    return tf.reshape(levels, tf.shape(pixels))
 
 
 def equalize(pixels):
@@ -134,7 +135,7 @@ def _affine(pixels, matrix, fill):
 
 def _blend(from_, to, factor):
     """Go from one to the other, or past it, and cut off what is no level (ImageEnhance)."""
-    return tf.floor(_levels(from_ + factor * (to - from_)))
+    return tf.floor(tf.clip_by_value(from_ + factor * (to - from_), 0.0, 255.0))
 
 
 def _grey(pixels):
@@ -142,10 +143,6 @@ def _grey(pixels):
     weights = tf.constant([[weight] * 3 for weight in GREY])  # a sum below 2**24: exact
     grey = tf.linalg.matmul(tf.reshape(pixels, [-1, 3]), weights)
     return tf.reshape(tf.floor((grey + 2**15) / 2**16), tf.shape(pixels))
-
-
-def _levels(pixels):
-    return tf.clip_by_value(pixels, 0.0, 255.0)
 
 
 def _rows(pixels):

@@ -74,7 +74,6 @@ def _make(target: Path, wanted: dict) -> None:
     demo_views, seed = wanted.values()
     partial = target.with_name(f".{target.name}.partial")
     partial.unlink() if partial.is_symlink() else shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     for folder in ("train", "validation", "bounding_boxes"):
         (partial / folder).mkdir(parents=True)
     names = (f"{wnid}\t{photo.name}\n" for wnid, photo in zip(WNIDS, PHOTOGRAPHS, strict=True))

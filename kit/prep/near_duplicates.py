@@ -60,9 +60,8 @@ def find(data_dir, *, processes, progress=lambda tasks, total: tasks) -> list[Pa
     pairs, start = [], 0
     for split in splits:
         end = start + splits[split]["images"]
-        for at, (other, distance) in enumerate(
-            zip(*_nearest(codes[start:end], codes[:start]), strict=True), start
-        ):
+        found = _nearest(codes[start:end], codes[:start])
+        for at, (other, distance) in enumerate(zip(*found, strict=True), start):
             if distance <= NEAR:
                 pairs.append(Pair(int(distance), places[at], places[other]))
         start = end

@@ -96,8 +96,7 @@ def read_image(path: str, position: int) -> bytes:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if position < rows:
-                data = _read_group(path, group)[position].as_py()
-                return data if data is not None else b""
+                return _read_group(path, group)[position].as_py() or b""
             position -= rows
     except (ValueError, KeyError) as error:
         raise OSError(_line(error)) from None

@@ -157,7 +157,6 @@ def _read_splits(root: str, at: imagenet.Locations, hold_out) -> Index:
 
 
 def _list_train(where: str, skipped: list) -> tuple[list[Image], list[str]]:
-    """List the training images of class folders, or of tars, and the classes."""
     images, wnids = [], []
     for wnid, container, files in listing.list_classes(where, skipped):
         if wnids[-1:] != [wnid]:

@@ -126,7 +126,6 @@ def _hash(seed, name: str) -> bytes:
 
 
 def _moved(images: list, held_out: set) -> list:
-    """Give those that stay in training, those held out of it, and those of other splits."""
     train = [image for image in images if image.split == "train" and image not in held_out]
     held = [image._replace(split="validation") for image in images if image in held_out]
     return train + held + [image for image in images if image.split != "train"]

@@ -36,8 +36,7 @@ def run_tasks(task, items: list, *, processes, images=0) -> Iterator:
         yield from map(task, items)
         return
     spawn = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    setup = {"initializer": start_worker, "initargs": (spawn.RLock(),)}
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, **setup)
+    pool = ProcessPoolExecutor(processes, spawn, start_worker, (spawn.RLock(),))
     try:
         for future in as_completed([pool.submit(task, item) for item in items]):
             yield future.result()

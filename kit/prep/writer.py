@@ -111,7 +111,7 @@ def _write_missing(index, plans, preparation, folder, head, task, progress) -> d
         return read_manifest(folder)
     with closing(_run(task, todo, folder, preparation)) as tasks:
         shards = progress(tasks, len(todo))
-        done |= _collect(shards, done, preparation.quarantine_budget, len(index.images))
+        _collect(shards, done, preparation.quarantine_budget, len(index.images))
     entries = [done[shard.name] for shard in plans]
     if not any(entry["quarantined"] for entry in entries):
         imagenet.check_boxes(index, sum(entry["boxes"] for entry in entries))
@@ -204,8 +204,7 @@ def _read_example(image: Image, entry: dict, root: str, classes, preparation, st
 
 
 def _chained(digest: str, data: bytes) -> str:
-    """Give the hash of all images so far: of the hash before, and the next one's bytes."""
-    found = hashlib.sha256(digest.encode())
+    found = hashlib.sha256(digest.encode())  # of all images before
     found.update(data)
     return found.hexdigest()
 
@@ -244,19 +243,16 @@ def _run(task, todo: list[ShardPlan], folder, preparation: Preparation):
     return run_tasks(task, todo, processes=preparation.processes, images=images)
 
 
-def _collect(tasks, done: dict, budget: float, images: int) -> dict[str, dict]:
-    """Give the entries of `tasks` by name; ValueError as soon as too many images are unreadable."""
-    found, unreadable = {}, [image for entry in done.values() for image in entry["quarantined"]]
+def _collect(tasks, done: dict, budget: float, images: int) -> None:
+    """Add the entries of `tasks` to `done`; ValueError as soon as too many are unreadable."""
+    unreadable = [image for entry in done.values() for image in entry["quarantined"]]
     for entry in tasks:
-        found[entry["name"]] = entry
+        done[entry["name"]] = entry
         unreadable += entry["quarantined"]
         if len(unreadable) > budget * images:
-            break
-    else:
-        return found
-    found = [f"{item['file']} ({item['reason']})" for item in unreadable]
-    raise ValueError(
-        f"{len(unreadable)} images found unreadable so far, over the quarantine_budget of {budget} "
-        f"of {images}: {named(found, 3)}: raise quarantine_budget to go on, or repair or remove "
-        "them and start again with another data_dir"
-    )
+            names = named([f"{image['file']} ({image['reason']})" for image in unreadable], 3)
+            raise ValueError(
+                f"{len(unreadable)} images found unreadable so far, over the quarantine_budget of "
+                f"{budget} of {images}: {names}: raise quarantine_budget to go on, or repair or "
+                "remove them and start again with another data_dir"
+            )
