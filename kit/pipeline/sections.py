@@ -35,15 +35,10 @@ def sizes_by_epoch(value) -> str:
     """
     before = -1
     for pair in value:
-        if (
-            not isinstance(pair, list | tuple)
-            or len(pair) != 2
-            or not all(type(number) is int for number in pair)
-            or pair[0] <= before
-        ):
-            return (
-                f"{pair} is no [epoch, pixels] after those before it, such as [0, 160], [12, 192]"
-            )
+        is_pair = isinstance(pair, list | tuple) and [type(number) for number in pair] == [int, int]
+        if not is_pair or pair[0] <= before:
+            such = "such as [0, 160], [12, 192]"
+            return f"{pair} is no [epoch, pixels] after those before it, {such}"
         before, size = pair
         if size < SMALLEST or size % SMALLEST:
             near = max(SMALLEST, round(size / SMALLEST) * SMALLEST)
