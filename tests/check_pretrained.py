@@ -19,7 +19,7 @@ from kit.data.folders import named
 from kit.evaluation import compatibility, predictions, scores, tables
 from kit.inference import classifier, export, formats
 from kit.model import pretrained
-from kit.model.metadata import sizes_of
+from kit.model.metadata import RESIZE, sizes_of
 from kit.model.sections import PRETRAINED
 from kit.pipeline.dataset import evaluation_dataset
 from kit.prep import devkit, imagenet, listing, splits, writer
@@ -156,8 +156,7 @@ def can_be_written(form) -> bool:
 
 def save(name, shards, run_dir) -> None:
     """Write the run_dir that a training of these weights would have left."""
-    given = {"initial_weights": name, "resize_side": PRETRAINED[name].resize_side}
-    given["antialias"] = name != "keras"  # as torchvision and timm were scored
+    given = {"initial_weights": name, **dict(zip(RESIZE, PRETRAINED[name].resize, strict=True))}
     p = params.load(overrides=given)
     run_dir.mkdir(parents=True, exist_ok=True)
     network = training_model(pretrained.load(name)[0])

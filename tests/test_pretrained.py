@@ -16,6 +16,7 @@ import pytest
 
 from kit import params
 from kit.model import pretrained, weights
+from kit.model.metadata import sizes_of
 from kit.model.sections import PRETRAINED
 from tests import networks, pytorch
 
@@ -249,10 +250,15 @@ def test_a_ready_model_answers_with_imagenets_names(home, monkeypatch):
     monkeypatch.setattr(pretrained, "check", lambda *arguments: None)
     model, metadata = pretrained.load("torchvision_v2")
     assert metadata["classes"][7] == {"wnid": "n01514668", "name": "cock"}
-    assert (metadata["image_size"], metadata["resize_side"]) == (224, 232)
+    assert sizes_of(metadata) == {"image_size": 224, "resize_side": 232, "antialias": True}
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype("uint8")
     expected = theirs(images).numpy()
     np.testing.assert_allclose(model(images), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_only_kerass_weights_were_scored_on_images_resized_without_an_average():
+    rough = [name for name, row in PRETRAINED.items() if row.resize != (row.resize_side, True)]
+    assert rough == ["keras"] and PRETRAINED["keras"].resize == (256, False)
 
 
 def test_class_names_are_torchvisions_and_timms_in_their_order():

@@ -10,6 +10,7 @@ from keras.src.backend.config import keras_home
 
 from kit import ROOT, params
 from kit.files import hash_file, replacing
+from kit.model.metadata import RESIZE
 from kit.model.resnet import resnet50
 from kit.model.sections import PRETRAINED
 from kit.model.weights import read_into
@@ -33,8 +34,9 @@ def fetch(weights):
 def load(name):
     """Return (model, metadata) of weights for ImageNet's 1,000 classes, as after a training.
 
-    The model gives logits of 224 x 224 pixels; the metadata is what model.json would hold. `name`
-    is of PRETRAINED; ValueError for another. Raises as `fetch` does, too.
+    The model gives logits of 224 x 224 pixels; the metadata is what model.json would hold, with the
+    resize of the published accuracy. `name` is of PRETRAINED; ValueError for another. Raises as
+    `fetch` does, too.
     """
     network = params.load(overrides={"initial_weights": name}).network
     if name not in PRETRAINED:
@@ -46,7 +48,7 @@ def load(name):
     return model, {
         "classes": [{"wnid": wnid, "name": name} for wnid, name in named],
         "image_size": 224,
-        "resize_side": PRETRAINED[name].resize_side,
+        **dict(zip(RESIZE, PRETRAINED[name].resize, strict=True)),
         "sha256": hash_file(path),
     }
 

@@ -90,6 +90,14 @@ class Pretrained(NamedTuple):
         return self.md5 or re.search(r"-([0-9a-f]{8,})\.", self.file)[1]
 
     @property
+    def resize(self) -> tuple[int, bool]:
+        """How they were scored: the short side, and whether a resize averages over what it skips.
+
+        torchvision and timm read images by Pillow, Keras by TensorFlow.
+        """
+        return self.resize_side, self.channel_means == PYTORCH_MEANS
+
+    @property
     def wanted(self) -> dict:
         """The values of the network's parameters that these weights are for."""
         return {
