@@ -22,7 +22,7 @@ from kit.model import pretrained
 from kit.model.metadata import RESIZE, sizes_of
 from kit.model.sections import PRETRAINED
 from kit.pipeline.dataset import evaluation_dataset
-from kit.prep import devkit, imagenet, listing, splits, writer
+from kit.prep import devkit, imagenet, listing, sources, splits, writer
 from kit.prep.reading import Image, Index
 from kit.training import trainer
 from kit.training.step import training_model
@@ -86,14 +86,10 @@ def by_class(root, skipped):
     """Give (wnid, container, files) of the validation images in `root`, by class."""
     archive = paths.join(root, imagenet.VALIDATION_ARCHIVE)
     where = archive if paths.is_file(archive) else splits.by_name(root).get("validation", root)
-    if listing.has_classes(where):
-        return list(listing.list_classes(where, skipped))
-    if not (files := listing.list_flat(where, skipped)):
+    if not (listing.has_classes(where) or listing.list_flat(where, [])):
         return []
     _, truth = devkit.read_devkit(root) or ({}, [])
-    wnids = imagenet.label_validation(root, where, [file.name for file in files], truth)
-    pairs = sorted(zip(wnids, files, strict=True))
-    return [(wnid, where, [file]) for wnid, file in pairs]
+    return list(sources.by_class(root, where, truth, skipped))
 
 
 def fetch_all(weights) -> None:

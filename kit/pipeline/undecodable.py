@@ -8,10 +8,10 @@ from pathlib import Path
 import tensorflow as tf
 
 from kit.data import manifest
+from kit.data.folders import named
 from kit.data.paths import printable
 from kit.data.records import parse_example
 
-SHOWN = 5  # images
 WORDS = ("jpeg", "decode", "a strip of")  # of TensorFlow's errors, and of preprocessing.py's
 
 
@@ -33,8 +33,8 @@ def naming_undecodable(data_dir):
         if not found:
             raise
         raise ValueError(
-            f"{len(found)} images of data_dir cannot be decoded: {'; '.join(found[:SHOWN])}"
-            f"{' ...' * (len(found) > SHOWN)}: prepare it again with check: full"
+            f"{len(found)} images of data_dir cannot be decoded: {named(found)}: prepare it again "
+            "with check: full"
         ) from error
 
 

@@ -137,11 +137,8 @@ def _read_splits(root: str, at: imagenet.Locations, hold_out) -> Index:
         layout = "imagenet extracted" if is_imagenet else "split folders"
     if set(wnids) == set(imagenet.IMAGENETTE):
         layout, names = "split folders", imagenet.IMAGENETTE
-    if flat:
-        found = _group_flat(root, at.validation, truth, skipped)
-        images += _label("validation", at, found, wnids, unknown)
-    elif at.validation:
-        found = listing.list_classes(at.validation, skipped)
+    if at.validation:
+        found = by_class(root, at.validation, truth, skipped)
         images += _label("validation", at, found, wnids, unknown)
     else:
         images = hold_out(images, wnids)
@@ -192,8 +189,10 @@ def _label(split: str, at, found, wnids: list[str], unknown: list[str]) -> list[
     return images
 
 
-def _group_flat(root: str, where: str, truth: list[str], skipped: list):
-    """Give the images of a flat validation set as listing.list_classes gives those of folders."""
+def by_class(root: str, where: str, truth: list[str], skipped: list):
+    """Give validation images as listing.list_classes does; flat ones by a list, or the `truth`."""
+    if listing.has_classes(where):
+        return listing.list_classes(where, skipped)
     files = listing.list_flat(where, skipped)
     wnids = imagenet.label_validation(root, where, [file.name for file in files], truth)
     by_class = {wnid: [] for wnid in sorted(set(wnids))}
