@@ -45,8 +45,7 @@ def holding(path, what: str):
 def holding_remote(folder, name: str, what: str):
     """Hold the lock file `name` of a storage.Remote within the block, as `holding` does.
 
-    S3 lets one alone make the file. On other stores two that begin within the same second may both
-    hold it.
+    Of several that begin together one holds it: see storage.Remote.create.
     """
     digest = hashlib.sha256(folder.path(name).encode()).hexdigest()[:16]
     own = json.dumps(_identity()).encode()

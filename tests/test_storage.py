@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import layouts
 import pytest
 from images import class_folders, index_of, make_shards, prepare
 
-from kit import locks
+from kit import ROOT, locks
 from kit.data import manifest, paths, staging, storage
 from kit.prep import reading, writer
 
@@ -188,6 +189,63 @@ def test_s3_is_prepared_by_one_process_at_a_time(tmp_path, s3):
 
     prepare(raw_dir, folder.url, progress=progress)
     assert len(folder.names()) == 5 and writer.LOCK not in folder.names()
+
+
+HOST = """
+import random, socket, sys, threading, time
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from kit import ROOT, locks
+from kit.data import storage
+
+class Store(LocalFileSystem):
+    @classmethod
+    def _strip_protocol(cls, path):
+        return path.replace("hdfs://", "/")
+
+    def pipe_file(self, path, value, mode):
+        time.sleep(random.random() / 5)
+        super().pipe_file(path, value)
+
+def say(what, number):
+    print(f"{what} {number}\\n", end="", flush=True)  # at once, for there are many threads
+
+def take(number):
+    try:
+        with locks.holding_remote(storage.folder(f"hdfs:/{folder}"), f"lock{number}", "it is held"):
+            say("held", number)
+            ended.wait()
+    except Exception as error:
+        say("refused" if "by process" in str(error) else repr(error), number)
+
+host, folder = sys.argv[1:]
+socket.gethostname = lambda: host
+fsspec.register_implementation("hdfs", Store, clobber=True)
+ended = threading.Event()
+threads = [threading.Thread(target=take, args=[number]) for number in range(50)]
+for thread in threads:
+    thread.start()
+sys.stdin.read()
+ended.set()
+"""
+
+
+@pytest.mark.slow
+def test_of_two_hosts_at_a_store_that_lets_both_write_one_holds_the_lock(tmp_path):
+    """Fifty times, at a store which looks whether there is a file, and writes it later."""
+    pytest.importorskip("fsspec")
+    store, programs = tmp_path / "store", []
+    store.mkdir()
+    for host in ("host1", "host2"):
+        (tmp_path / host).mkdir()
+        options = {"env": os.environ | {"TMPDIR": str(tmp_path / host)}, "cwd": ROOT, "text": True}
+        command = [sys.executable, "-c", HOST, host, store]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        programs.append(subprocess.Popen(command, **pipes, **options))
+    said = [program.stdout.readline() for _ in range(50) for program in programs]
+    assert all(program.communicate()[0] == "" for program in programs)
+    assert sorted(said) == sorted(f"{w} {n}\n" for w in ("held", "refused") for n in range(50))
+    assert not list(store.iterdir())
 
 
 @pytest.fixture

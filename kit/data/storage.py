@@ -2,11 +2,15 @@
 
 import os
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 from kit.data import paths
 from kit.files import replacing
+
+SETTLED = 2  # seconds in which all who look whether there is a file, and write it, are done
 
 
 class Local:
@@ -76,15 +80,22 @@ class Remote(Local):
             self.put(name, temporary)
 
     def create(self, name: str, data: bytes) -> bool | None:
-        """Write the file unless there is one; tell whether it was, None where nobody may write."""
+        """Write the file unless there is one; tell if it holds `data`, None where nobody may write.
+
+        S3 and GCS let one alone make it. Others may let several that begin together, each over the
+        one before: the last one's stays, if all are done within SETTLED seconds.
+        """
         with paths.remote(self.path(name)) as (system, path):
             try:
-                system.pipe_file(path, data, mode="create")
-            except FileExistsError:
+                if not system.exists(path):
+                    with suppress(FileExistsError):
+                        system.pipe_file(path, data, mode="create")
+                time.sleep(SETTLED)
+                return system.cat_file(path) == data
+            except FileNotFoundError:
                 return False
             except PermissionError:
                 return None
-        return True
 
     def put(self, name: str, temporary) -> None:
         """Upload a finished file, then delete it here. It appears whole at the other end.
