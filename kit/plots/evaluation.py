@@ -61,8 +61,9 @@ def confusion(matrix, names):
     with its counts too; beyond, a dot per pair of classes is coloured by its count, on a log scale.
     """
     matrix = np.asarray(matrix)
+    title = f"Confusion matrix: {matrix.sum():,} images, {np.trace(matrix):,} right"
     if len(matrix) > MANY:
-        return _large_confusion(matrix)
+        return _large_confusion(matrix, title)
     side = 4.5 + 0.5 * min(len(matrix), 10) + 0.2 * max(len(matrix) - 10, 0)
     figure, [[axes]] = new_figure(side + 1.2, side)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -70,7 +71,7 @@ def confusion(matrix, names):
     ticks, words = range(len(matrix)), [short(name) for name in names]
     axes.set_xticks(ticks, words, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, words)
-    axes.set(title=_confusion_title(matrix), xlabel="predicted class", ylabel="true class")
+    axes.set(title=title, xlabel="predicted class", ylabel="true class")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -164,7 +165,7 @@ def accuracy_by_size(rows, *, training_size):
     return figure
 
 
-def _large_confusion(matrix):
+def _large_confusion(matrix, title):
     """Dots, not cells: a cell of 1,000 classes is under a pixel, and the mistakes are rare."""
     figure, [[axes]] = new_figure(10, 8.5)
     rows, columns = np.nonzero(matrix)
@@ -181,13 +182,8 @@ def _large_confusion(matrix):
         norm=LogNorm(1, max(2, matrix.max())),
     )
     axes.set(xlabel="predicted class, number", ylabel="true class, number", aspect="equal")
-    axes.set(xlim=(-0.5, len(matrix) - 0.5), ylim=(len(matrix) - 0.5, -0.5))
-    axes.set_title(_confusion_title(matrix))
+    axes.set(xlim=(-0.5, len(matrix) - 0.5), ylim=(len(matrix) - 0.5, -0.5), title=title)
     bar = figure.colorbar(dots, shrink=0.7, format="{x:g}")
     bar.set_label("images")
     bar.minorticks_off()
     return figure
-
-
-def _confusion_title(matrix):
-    return f"Confusion matrix: {matrix.sum():,} images, {np.trace(matrix):,} right"
