@@ -11,7 +11,7 @@ HISTORY = {
         for prefix in ("", "val_")
         for name in ("loss", "cross_entropy", "l2_loss", "top1", "top5")
     )
-}
+} | {"learning_rate": [0.1, 0.1, 0.01, 0.01], "images_per_second": [9.0, 10, 11, 10]}
 NAMES = ["cat, house cat", "dog", "horse"]
 
 
@@ -49,7 +49,7 @@ def test_curves_read_rows_of_text_and_leave_gaps():
 
 
 def test_quantity_of_one_split_is_one_line_without_legend():
-    figure = plots.curves({"loss": HISTORY["loss"]}, "loss")
+    figure = plots.curves(HISTORY, "learning_rate")
     assert len(figure.axes[0].lines) == 1
     assert figure.legends == []
 
@@ -72,9 +72,14 @@ def test_each_epoch_has_its_last_step_above_it():
 
 def test_curves_say_why_validation_may_do_better():
     assert "augmented" in plots.curves(HISTORY, "accuracy").get_supxlabel()
-    assert not plots.curves(HISTORY, "l2_loss").get_supxlabel()
+    assert not plots.curves(HISTORY, "learning_rate").get_supxlabel()
     alone = {"top1": HISTORY["top1"], "top5": HISTORY["top5"]}
     assert not plots.curves(alone, "loss").get_supxlabel()
+
+
+def test_unknown_quantity_is_refused():
+    with pytest.raises(ValueError, match='quantity: "speed" is not one of loss, cross_entropy'):
+        plots.curves(HISTORY, "speed")
 
 
 def test_class_balance_draws_the_counts_of_each_split():

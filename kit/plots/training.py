@@ -1,7 +1,7 @@
 """Figures of the training images by class, and of a training run."""
 
 import numpy as np
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from kit.plots.style import GREY, MANY, STYLE, TRAINING, VALIDATION, new_figure, short
 
@@ -11,6 +11,8 @@ QUANTITIES = {  # title, axis, lines
     "cross_entropy": ("Cross-entropy", "cross-entropy, nats", {"": "cross_entropy"}),
     "l2_loss": ("L2 loss", "L2 loss", {"": "l2_loss"}),
     "accuracy": ("Accuracy", "accuracy", {"top-1, ": "top1", "top-5, ": "top5"}),
+    "learning_rate": ("Learning rate", "learning rate", {"": "learning_rate"}),
+    "images_per_second": ("Training speed", "images per second", {"": "images_per_second"}),
 }
 COMPARED = ("loss", "cross_entropy", "accuracy")
 WHY_BETTER = (  # the first question that people ask of these curves
@@ -51,6 +53,8 @@ def curves(history, quantity, *, steps_per_epoch=0):
     `history` maps a column to its values, or is the rows of history.csv (text or numbers; an empty
     cell is a gap); `quantity` is one of QUANTITIES. `steps_per_epoch` adds an axis of steps.
     """
+    if quantity not in QUANTITIES:
+        raise ValueError(f'quantity: "{quantity}" is not one of {", ".join(QUANTITIES)}')
     title, label, columns = QUANTITIES[quantity]
     figure, [[axes]] = new_figure(10, 5.2)
     _draw_lines(axes, _columns(history), columns)
@@ -59,6 +63,10 @@ def curves(history, quantity, *, steps_per_epoch=0):
     if quantity == "accuracy":
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter("{x:.0%}")
+    if quantity == "learning_rate":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     if steps_per_epoch:
         _count_steps(axes, steps_per_epoch)
     if len(axes.lines) > 1:
