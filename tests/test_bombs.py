@@ -128,13 +128,25 @@ def tar_of_zeros(path):
             file.write(bytes(2**24))
 
 
+def tar_of_large_boxes(path):
+    """Files of a megabyte that pack to nothing: 11,000 boxes in each."""
+    sides = b"".join(b"<%s>1</%s>" % (s, s) for s in (b"ymin", b"xmin", b"ymax", b"xmax"))
+    box = b"<object><bndbox>" + sides + b"</bndbox></object>"
+    data = b"<a><size><width>1</width><height>1</height></size>" + box * 11_000 + b"</a>"
+    with gzip.open(path, "wb", 1) as file:
+        for number in range(40):
+            file.write(
+                header(f"n01440764_{number}.xml", len(data)) + data + bytes(-len(data) % 512)
+            )
+
+
 def header(name, size, kind=tarfile.REGTYPE):
     info = tarfile.TarInfo(name)
     info.size, info.type = size, kind
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-@pytest.mark.parametrize("make", [tar_of_names, tar_of_members, tar_of_zeros])
+@pytest.mark.parametrize("make", [tar_of_names, tar_of_members, tar_of_zeros, tar_of_large_boxes])
 def test_archives(tmp_path, make):
     path = tmp_path / "ILSVRC2012_bbox_train_v2.tar.gz"
     make(path)
@@ -232,7 +244,10 @@ if __name__ == "__main__":
 
 
 def test_processes_of_preparation_take_turns_with_images_at_the_limit(tmp_path):
-    """Four that have large images alone, 0.7 GB each: one of these at a time, and TensorFlow."""
+    """Four that have large images alone, 0.7 GB each: one of these at a time, and TensorFlow.
+
+    Without turns they take 4.0 GB.
+    """
     large = IMAGES["rgba.png"]()
     for number in range(16):
         path = tmp_path / f"raw/class{number % 2}/{number}.png"

@@ -158,6 +158,21 @@ def test_layers_of_more_numbers_than_the_file_holds_are_refused_before_they_are_
         assert f"its layers have {asked:,} numbers, and the file holds 27" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("count", "extra", "why"),
+    [(5000, {}, "more than 5,000 layers"), (1, {"unroll": True}, "that is unrolled")],
+)
+def test_a_model_of_countless_layers_or_steps_is_refused_before_it_is_built(
+    tmp_path, count, extra, why
+):
+    layer = {"module": "keras.layers", "class_name": "Dropout", "config": {"rate": 0.0} | extra}
+    model = {"module": "keras", "class_name": "Sequential", "config": {"layers": [layer] * count}}
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(model))
+    with pytest.raises(ValueError, match=why):
+        check_keras(tmp_path / "model.keras")
+
+
 def test_kerass_own_files_pass(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense")])
     model.compile("adam")

@@ -17,6 +17,7 @@ MAX_BYTES = 2**29  # of all numbers; ResNet-50 for 1,000 classes has 102 million
 MAX_OBJECTS = 100_000  # of an HDF5 file; Keras' has some 700
 MAX_DIRECTORY_BYTES = 2**24  # of a zip's list of members: 300,000 at the most; PyTorch's have 600
 MAX_CONFIG_BYTES = 2**22  # of config.json; Keras' has 0.2 million
+MAX_CONFIG_OBJECTS = 5000  # layers, and what they are made of; 866 in Keras' ResNet-50
 
 UNREADABLE = (
     *(OSError, ValueError, LookupError, AttributeError, RuntimeError, TypeError, EOFError),
@@ -55,12 +56,13 @@ def read_config(archive: zipfile.ZipFile) -> bytes:
 def check_keras(path) -> None:
     """Raise what `open_zip`, `read_config` and `open_h5` do of a .keras file.
 
-    ValueError, too, before any memory is taken, for layers of more numbers than the file holds.
+    ValueError, too, for a model of more than MAX_CONFIG_OBJECTS, which take up to 20 ms each, and,
+    before any memory is taken, for layers of more numbers than the file holds.
     """
     check_size(path)
     numbers = 0
     with open_zip(path) as archive:
-        config = json.loads(read_config(archive))
+        config = _config_of(read_config(archive))
         for name in archive.namelist():
             if name.endswith(".h5"):
                 with open_h5(io.BytesIO(archive.read(name))) as h5:
@@ -68,6 +70,21 @@ def check_keras(path) -> None:
     asked = _numbers_of(config)
     if asked > numbers:
         raise ValueError(f"its layers have {asked:,} numbers, and the file holds {numbers:,}")
+
+
+def _config_of(text: bytes):
+    objects = []
+
+    def count(found):
+        objects.append("class_name" in found)
+        if found.get("unroll"):
+            raise ValueError("it has a layer that is unrolled, step by step")
+        return found
+
+    config = json.loads(text, object_hook=count)
+    if sum(objects) > MAX_CONFIG_OBJECTS:
+        raise ValueError(f"its model has more than {MAX_CONFIG_OBJECTS:,} layers and parts of them")
+    return config
 
 
 def _numbers_in(h5: h5py.File) -> int:

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from array import array
 
 MAX_XML_BYTES = 2**20  # ImageNet's largest box file has a few thousand
+MAX_MEAN_BYTES = 2**11  # in an archive of many, once it has eight megabytes of them
 WNID = re.compile(r"n\d{8}")
 
 
