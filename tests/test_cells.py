@@ -12,6 +12,7 @@ from kit.data.cells import harmless, original
 from kit.evaluation import comparison
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://a","b")', "'=1"]
+FORMULAS += ["\n=1", " =1", "\ufeff+1", "\uff1d1+1", "\uff20a", "' \xa0-1"]
 
 
 @pytest.mark.parametrize("text", FORMULAS)
@@ -25,7 +26,7 @@ def test_other_cells_stay(cell):
     assert harmless(cell) is cell
 
 
-@given(st.text(alphabet="'=+-@\t\rab", max_size=6))
+@given(st.text(alphabet="'=+-@\t\r\n \uff1dab", max_size=6))
 def test_every_text_comes_back_through_csv(text):
     file = io.StringIO()
     csv.writer(file).writerow([harmless(text), "x"])

@@ -2,13 +2,14 @@
 
 import re
 
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # after the apostrophes that mark text
+# after the apostrophes that mark text; also in full width, and after what a program may trim
+FORMULA = re.compile(r"'*([\t\r\n]|[\s\ufeff\u200b]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def harmless(cell):
     """Give a text that begins as a formula with an apostrophe before it; all else as it is.
 
-    Spreadsheets compute what begins with =, +, - or @, also after a tab or a carriage return
+    Spreadsheets compute what begins with =, +, - or @, also after a tab or the end of a line
     (OWASP, CSV injection). `original` takes the apostrophe away.
     """
     return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell

@@ -107,7 +107,7 @@ def open_h5(file) -> h5py.File:
     """Open an HDF5 file whose data are all in it, and in memory have MAX_BYTES at the most.
 
     Raises ValueError, before any data are read, for links to other places or files, data in
-    external files, virtual data, and shapes that claim more.
+    external files, virtual data, what are no numbers, and shapes that claim more.
     """
     h5 = h5py.File(file)
     left = [MAX_OBJECTS, MAX_BYTES]
@@ -120,6 +120,8 @@ def open_h5(file) -> h5py.File:
         if isinstance(found, h5py.Dataset):
             if found.external or found.is_virtual:
                 return f"{name[:200]} has its numbers in another file"
+            if found.dtype.hasobject:  # many may refer to one place of any length
+                return f"{name[:200]} holds texts, references or lists, not numbers"
             left[1] -= _bytes_of(found)
         if min(left) < 0:
             return f"it claims more than {MAX_BYTES:,} bytes or {MAX_OBJECTS:,} objects"
