@@ -84,6 +84,12 @@ def test_evaluate_refuses_logits_that_are_not_finite(bad):
         scores.evaluate(labels, logits, CLASSES)
 
 
+def test_evaluate_refuses_another_number_of_classes():
+    labels, logits = random_scores()
+    with pytest.raises(ValueError, match=r"\[200, 7\] for 200 labels of 6 classes"):
+        scores.evaluate(labels, logits, CLASSES[:6])
+
+
 @pytest.mark.parametrize("label", [-1, 7])
 def test_evaluate_refuses_labels_outside_the_classes(label):
     labels, logits = random_scores()

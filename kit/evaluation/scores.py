@@ -19,7 +19,7 @@ def evaluate(labels, logits, classes):
     "top1" on None for a class without images; "macro", the averages of the last five over the
     classes with images, that of the recalls as "balanced_accuracy"; "curves" of `one_vs_rest`;
     "confusion", rows the true class. Counts are summed and divided once. Raises ValueError when a
-    logit is not finite.
+    logit is not finite, or the numbers of images or classes differ.
     """
     _check(labels, logits, classes)
     confusion = confusion_matrix(labels, logits.argmax(axis=1), len(classes))
@@ -135,6 +135,9 @@ def records(**columns):
 
 
 def _check(labels, logits, classes):
+    if logits.shape != (len(labels), len(classes)):
+        text = f"logits of shape {list(logits.shape)} for {len(labels)} labels of {len(classes)}"
+        raise ValueError(f"{text} classes: name the run_dir that was trained on this data_dir")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise ValueError(
             f"labels from {labels.min()} to {labels.max()} for {len(classes)} classes: "
