@@ -32,6 +32,12 @@ def test_what_is_needed_and_lacking_is_named(tmp_path):
         read(tmp_path, image_size=32.5)
 
 
+@pytest.mark.parametrize("side", [-1, 0, 10**6])
+def test_a_size_that_no_image_has_is_refused(tmp_path, side):
+    with pytest.raises(ValueError, match=f"has image_size {side}, resize_side .*not of 1 to 8192:"):
+        read(tmp_path, image_size=side, resize_side=max(side, 9))
+
+
 def test_an_edited_class_name_is_noticed(tmp_path):
     path = tmp_path / "model.json"
     values = SIZES | {"classes": [{"wnid": "n1", "name": "cat"}, {"wnid": "n2", "name": "dog"}]}

@@ -15,6 +15,7 @@ RENAMED = {  # keys and parameters of models that older kits have trained
     "warmup_start": "warmup_learning_rate",
     "mended": "reencoded",
 }
+MAX_SIDE = 2**13  # pixels
 
 
 def read_metadata(path, needed=SIZES, remedy="train again") -> dict:
@@ -34,10 +35,11 @@ def read_metadata(path, needed=SIZES, remedy="train again") -> dict:
         raise ValueError(f"{path}: {error}; copy it again, or {remedy}") from None
     metadata = renamed
     image_size, resize_side = metadata.get("image_size", 0), metadata.get("resize_side", 0)
-    if "resize_side" in needed and resize_side < image_size:
-        raise ValueError(
-            f"{path} has resize_side {resize_side}, under image_size {image_size}: {remedy}"
-        )
+    if "resize_side" in needed and not 0 < image_size <= resize_side <= MAX_SIDE:
+        wrong = f"resize_side {resize_side}, under image_size {image_size}"
+        if image_size <= resize_side:
+            wrong = f"image_size {image_size}, resize_side {resize_side}, not of 1 to {MAX_SIDE}"
+        raise ValueError(f"{path} has {wrong}: {remedy}")
     return metadata
 
 
