@@ -38,8 +38,19 @@ ROOMS = {
 }
 TESTS = {f"{room}/{name}": [name] for room, names in ROOMS.items() for name in names} | {
     "evaluation/scores": ["scores", "one_vs_rest"],
-    "training/step": ["step", "trainer", "replicas"],  # its fast tests, the quickest first
-    "training/trainer": ["trainer", "backup"],
+    "training/step": [
+        "step",
+        "backup.py::test_a_loss_that_is_not_finite_stops_and_names_the_images",
+    ],
+    "training/trainer": [  # the quickest first
+        "trainer.py::test_operations_are_deterministic_only_if_asked",
+        "trainer.py::test_what_is_left_is_cut_where_the_size_changes",
+        "trainer.py::test_the_saved_model_says_what_it_was_trained_with",
+        "trainer.py::test_history_holds_each_epoch",
+        "backup.py::test_a_finished_run_of_more_epochs_ends_bit_for_bit_as_one_that_had_them",
+        "ema.py::test_the_average_is_what_is_saved",
+        "backup.py::test_a_run_stopped_thrice_ends_bit_for_bit_as_one_never_stopped",
+    ],
     "training/optimizers": ["optimizers", "trainer"],
     "training/layers": [
         "layers",
