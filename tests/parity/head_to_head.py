@@ -108,7 +108,7 @@ def draw(losses, folder):
         lower.semilogy(np.maximum(apart, 1e-8), label=name, color=colour, lw=1.5)
     upper.set(title="Training loss of the kit and of PyTorch", ylabel="cross-entropy, nats")
     lower.set(title="Distance from PyTorch", xlabel="step", ylabel="difference, nats")
-    upper.legend(loc="upper right", ncols=2)
+    upper.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     lower.legend(loc="lower right")
     return plots.save(figure, folder, "loss")
 
