@@ -91,12 +91,15 @@ def owner(path) -> str:
 def mark(process: int | None = None) -> str:
     """Give 24 hexadecimal digits for a process, this one or another of this host.
 
-    They stand for the host, the process and its start.
+    They stand for the host, its container, the process and its start.
     """
-    process = process or os.getpid()
-    host, start = hashlib.sha256(socket.gethostname().encode()), _start(process)
+    process, numbers = process or os.getpid(), ""
+    with suppress(OSError):  # containers of one name number their processes apart
+        numbers = Path("/proc/self/ns/pid").readlink()
+    host = hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()
+    start = _start(process)
     start = -1 if start is None else int(start or 0)
-    return f"{host.hexdigest()[:8]}{process:08x}{start % 2**32:08x}"
+    return f"{host[:8]}{process:08x}{start % 2**32:08x}"
 
 
 def has_ended(marked: str) -> bool:
