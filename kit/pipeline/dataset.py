@@ -163,9 +163,8 @@ def evaluation_dataset(*, data_dir, split, batch_size, image_size, worker=0, wor
 def options(*, served=False):
     """Give the options of a dataset that keeps its order, or of one that a data service gives.
 
-    Only that one is tuned: TensorFlow's tuning thread sleeps in ever longer naps, up to a minute,
-    and the end of an iterator may wait for the nap's end; a training ended 9 seconds late, a test
-    a minute.
+    Only that one is tuned: TensorFlow's tuning thread naps for up to a minute, and the end of an
+    iterator may wait for it; a training ended 9 seconds late, a test a minute.
     """
     chosen = tf.data.Options()
     chosen.deterministic = not served

@@ -152,9 +152,7 @@ def resize_short_side(image, resize_side, antialias=False):
 def centre_crop(image, size, antialias=False):
     """Cut the central [size, size], from where `centre` says."""
     top, left = tf.unstack(centre(tf.shape(image)[:2], size, antialias))
-    image = tf.image.crop_to_bounding_box(image, top, left, size, size)
-    image.set_shape([size, size, 3])
-    return image
+    return tf.image.crop_to_bounding_box(image, top, left, size, size)
 
 
 def resize(image, height, width, antialias=False):
