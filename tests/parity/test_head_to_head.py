@@ -1,4 +1,4 @@
-"""Two hundred steps of the whole ResNet-50 on photographs, in the kit and in PyTorch."""
+"""A hundred steps of the whole ResNet-50 on photographs, in the kit and in PyTorch."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,13 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_loss_curve_is_pytorchs(data_dir, tmp_path):
+def test_the_loss_curve_is_pytorchs(data_dir, tmp_path, monkeypatch):
     """Equal at first; then as near as PyTorch is to itself from weights a last bit beside."""
     pytorch.torchvision()
     from tests.parity import head_to_head
 
+    monkeypatch.setattr(head_to_head, "STEPS", 100)
+    monkeypatch.setitem(head_to_head.VALUES, "epochs", 100)
     losses = head_to_head.compare(data_dir)
     head_to_head.draw(losses, tmp_path)
     kit, truth, other = losses.values()
